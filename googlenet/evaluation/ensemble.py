@@ -13,7 +13,7 @@ from googlenet.evaluation import pretrained
 from googlenet.evaluation.calibration import LEAST_KEPT, LEAST_PROBABILITY
 from googlenet.evaluation.cascade import BUDGETS
 from googlenet.evaluation.conformal import UNPENALISED, SetRule, prediction_sets
-from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px, short_name
+from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px, scales_px, short_name
 from googlenet.evaluation.early_predictor import EarlyPredictor
 from googlenet.evaluation.given_image import GivenImage, pixels_of
 from googlenet.evaluation.kept_budget import EarlyStop, KeptBudget, named_policy
@@ -56,11 +56,14 @@ class Ensemble:
         """Make an ensemble of ``replicas``; ``cascade_order`` has their positions as the budget counts them.
 
         Raises:
-            ValueError: there are no replicas, or one has another number of outputs than there are classes.
+            ValueError: there are no replicas, one has another number of outputs than there are classes, or the crop
+                size has no views.
         """
         if not replicas:
             raise ValueError("an ensemble needs at least one replica")
-        self.classes, self.crop_px = tuple(classes), crop_px
+        scales_px(crop_px)  # refused here, not with the first image
+        # Of 224.0, caches would keep windows that 224, which is equal to it, cannot use.
+        self.classes, self.crop_px = tuple(classes), int(crop_px)
         for number, replica in enumerate(replicas):
             # A classifier that was replaced has others than the network was made with.
             outputs = getattr(replica.model.classifier, "out_features", replica.model.num_classes)
@@ -242,7 +245,15 @@ def top_answers(
         ``answer_1``, ``probability_1`` and so on, float32 precision; and ``agreement``, the share of the replicas whose
         own first answer is the ensemble's. With a ``limit``, also ``set``, the names of the classes, the likeliest
         first, and ``abstain``, whether they are more than one.
+
+    Raises:
+        ValueError: a probability is not finite; of NaN, every class would be the likeliest.
     """
+    if damaged := np.flatnonzero(~np.isfinite(probabilities).all(axis=1)).tolist():
+        raise ValueError(
+            f"replica {damaged[0]} answers with numbers that are not finite: its weights or its preprocessing are "
+            "damaged; load them from their file again"
+        )
     means = probabilities.mean(axis=0, dtype=np.float64)
     order = np.argsort(-means, kind="stable")
     shown = means if temperature == 1 else with_temperature(means, temperature, least)

@@ -62,6 +62,8 @@ def pixels_of(image: GivenImage) -> Pixels:
 def _read_by(read: Callable[[], object]) -> bytes:
     data = read()
     if isinstance(data, bytes | bytearray | memoryview):
+        if not len(data):
+            raise ImageDecodeError("the open file has nothing left to read; go back to its beginning with seek(0)")
         return bytes(data)
     if isinstance(data, str):
         raise ValueError(f"{EXPECTED}, got a file open for text; open it with mode rb")  # noqa: TRY004 - as of others
@@ -143,10 +145,16 @@ def _rgb(pixels: Any) -> Pixels:
     if array.dtype != np.uint8:
         # Numbers from JSON arrive as int64.
         if not np.issubdtype(array.dtype, np.integer) or array.min() < 0 or array.max() > LARGEST:
-            got = f"{array.dtype} from {array.min()} to {array.max()}"
+            got = f"{array.dtype} from {array.min()} to {array.max()}{_advice_on_values(array)}"
             raise ValueError(f"pixels must be whole numbers from 0 to {LARGEST}, got {got}")
         array = array.astype(np.uint8)
     return np.ascontiguousarray(array)
+
+
+def _advice_on_values(array: npt.NDArray[Any]) -> str:
+    if array.dtype.kind != "f" or not 0 <= array.min() <= array.max() <= 1:
+        return ""
+    return ": of values from 0 to 1, give (255 * pixels).round().astype(np.uint8)"
 
 
 def _advice_on_shape(shape: tuple[int, ...]) -> str:

@@ -22,13 +22,17 @@ def area_under_roc(
 ) -> tuple[float, tuple[float, float]]:
     """Return the area, and its 95 % interval by the variance of DeLong et al. (1988).
 
+    Of a single image of a kind, the spread of others is unknown: the interval is 0 to 1.
+
     Args:
         inside: how unsure the ensemble is about N images of the classes.
         outside: the same for M images of something else.
     """
     of_outside, of_inside = _shares_below(outside, inside), 1 - _shares_below(inside, outside)
     area = float(of_outside.mean())
-    variance = sum(float(shares.var(ddof=1)) / len(shares) for shares in (of_outside, of_inside) if len(shares) > 1)
+    if min(len(inside), len(outside)) == 1:
+        return area, (0.0, 1.0)
+    variance = sum(float(shares.var(ddof=1)) / len(shares) for shares in (of_outside, of_inside))
     margin = STANDARD_ERRORS * math.sqrt(variance)
     return area, (max(0.0, area - margin), min(1.0, area + margin))
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from googlenet.evaluation.kept_budget import BUDGET_JSON, KeptBudget
 from googlenet.evaluation.kept_calibration import CALIBRATION_JSON, DIGESTS, KeptCalibration
 from googlenet.network.hub import fetch_snapshot, is_hub_name, name_of_page, parse_hub_name
+from googlenet.network.published import is_weights_name
 from googlenet.network.weight_files import local_path
 from googlenet.network.weights import WeightsError
 
@@ -118,7 +119,7 @@ def read_description(folder: Path) -> ExportedEnsemble:
 
 
 def refuse_names(places: Sequence[str | Path]) -> None:
-    """Refuse names on Hugging Face in the place of files of weights.
+    """Refuse names on Hugging Face, and of other published weights, in the place of files.
 
     Raises:
         WeightsError: one of ``places`` is such a name.
@@ -128,6 +129,11 @@ def refuse_names(places: Sequence[str | Path]) -> None:
             raise WeightsError(
                 f"{place} is a name on Hugging Face: load an exported ensemble with Ensemble.from_pretrained, or one "
                 "network with load_weights"
+            )
+        if is_weights_name(str(place)):
+            raise WeightsError(
+                f"{place} is the name of published weights, which do not name their classes: give them with "
+                f"Ensemble([load_weights('{place}')], classes, crop_px=224)"
             )
 
 

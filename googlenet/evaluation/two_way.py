@@ -56,14 +56,15 @@ def two_way_intervals(
     """Return the 95 % intervals of mean errors, and of their differences to one model with the first policy.
 
     Each has the bounds, low and high, first, then (S, P, 2) for S sizes, P policies, top-1 and top-5; errors from 0 to
-    1. The same images are drawn as by :func:`googlenet.evaluation.metrics.bootstrap_interval`.
+    1, differences from -1 to 1. The same images are drawn as by
+    :func:`googlenet.evaluation.metrics.bootstrap_interval`.
 
     Raises:
         ValueError: there are fewer than three replicas.
     """
     errors = resampled_errors(tally, seed, resamples)
     bounds, differences = percentile_bounds(errors), percentile_bounds(errors - errors[:, :1, :1])
-    return np.clip(bounds, 0, 1), differences
+    return np.clip(bounds, 0, 1), np.clip(differences, -1, 1)
 
 
 def resampled_errors(tally: EnsembleTally, seed: int, resamples: int) -> Float64[np.ndarray, "r s p 2"]:

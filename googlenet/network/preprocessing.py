@@ -1,5 +1,6 @@
 """Preprocessing of pixels for a network; it belongs to the weights and is stored with them."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -29,7 +30,9 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.channels not in ("RGB", "BGR"):
             raise ValueError(f"channels must be RGB or BGR, got {self.channels!r}")
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(value >= 1 for value in self.std):
+        has_mean = len(self.mean) == 3 and all(0 <= value <= 255 for value in self.mean)
+        has_std = len(self.std) == 3 and all(1 <= value < math.inf for value in self.std)
+        if not (has_mean and has_std):
             raise ValueError(
                 f"mean and std must be three numbers each on the scale 0..255, got {self.mean} and {self.std}: "
                 "multiply those for values from 0 to 1 by 255"

@@ -149,7 +149,8 @@ def load_weights(path: str | Path) -> Replica:
         path: a file, or the name of published weights: ``bvlc``, ``torchvision:googlenet`` or ``hf://OWNER/REPO/FILE``.
 
     Raises:
-        WeightsError: the kind of file is unknown, it is damaged, or a layer does not fit; the first one is named.
+        WeightsError: the kind of file is unknown, it is damaged, or a layer does not fit; the first one is named. Or
+            it is a folder.
         DownloadError: published weights cannot be fetched.
         FileNotFoundError: the file does not exist.
     """
@@ -158,7 +159,12 @@ def load_weights(path: str | Path) -> Replica:
         return read_weights(file.read_bytes(), file.name).build()
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
-    except FileNotFoundError as error:
+    except IsADirectoryError as error:
+        raise WeightsError(
+            f"{file} is a folder: name one file of weights in it, such as replicas/0/weights.safetensors of a run, or "
+            "load an exported ensemble with Ensemble.from_pretrained"
+        ) from error
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(f"no weights at {path}; {HINT}") from error
 
 
@@ -172,7 +178,8 @@ def save_weights(path: str | Path, model: GoogLeNet, preprocessing: Preprocessin
         extra: what else the file is to tell, such as ``classes`` and ``crop_px``, which Ensemble.load needs; JSON.
 
     Raises:
-        ValueError: ``path`` has another suffix.
+        ValueError: ``path`` has another suffix, there are not as many classes as outputs, or ``extra`` has a key that
+            describes the network itself.
         WeightsError: the network could not be loaded again, since a layer was replaced or holds values that are not
             finite.
     """
@@ -180,7 +187,11 @@ def save_weights(path: str | Path, model: GoogLeNet, preprocessing: Preprocessin
     if file.suffix != OWN_SUFFIX:
         raise ValueError(f"{path}: weights are saved as {OWN_SUFFIX}")
     data = to_safetensors(model, model.state_dict(), preprocessing, **extra)
-    read_safetensors(data).build()
+    outputs, classes = read_safetensors(data).build().model.num_classes, extra.get("classes")
+    if classes is not None and len(classes) != outputs:
+        raise ValueError(
+            f"{path}: {outputs:,} outputs, but {len(classes):,} names of classes: each needs one, in their order"
+        )
     file.write_bytes(data)
 
 

@@ -74,6 +74,9 @@ def to_safetensors(model: GoogLeNet, weights: dict[str, Tensor], preprocessing: 
     """Serialise ``weights`` of a network like ``model`` to the bytes of a safetensors file.
 
     Auxiliary heads are left out: inference discards them (section 5). ``extra`` (JSON) goes into the metadata.
+
+    Raises:
+        ValueError: ``extra`` has a key that describes the network itself.
     """
     import safetensors.torch
 
@@ -85,10 +88,11 @@ def to_safetensors(model: GoogLeNet, weights: dict[str, Tensor], preprocessing: 
         "width": model.width,
         "lrn": model.lrn_name,
         "preprocessing": preprocessing.to_dict(),
-        **extra,
     }
+    if taken := sorted(description.keys() & extra.keys()):
+        raise ValueError(f"{', '.join(taken)}: the network says this itself; leave it out, or choose another key")
     # A single key: safetensors writes several in random order, and equal weights must give equal files.
-    data: bytes = safetensors.torch.save(kept, {METADATA_KEY: json.dumps(description)})
+    data: bytes = safetensors.torch.save(kept, {METADATA_KEY: json.dumps({**description, **extra})})
     return data
 
 
@@ -175,10 +179,20 @@ def load_exactly(model: GoogLeNet, tensors: dict[str, Tensor]) -> None:
             raise WeightsError(f"layer {name} is missing")
         if tensors[name].shape != value.shape:
             raise WeightsError(f"layer {name} has shape {tuple(tensors[name].shape)}, expected {tuple(value.shape)}")
-        if value.is_floating_point() and not torch.isfinite(tensors[name]).all():
-            raise WeightsError(f"layer {name} holds values that are not finite")
-        if name.endswith(".running_var") and (tensors[name] < 0).any():
-            raise WeightsError(f"layer {name} holds negative variances")
+        if value.is_floating_point():
+            _check_numbers(name, tensors[name], value.dtype)
     if extra := sorted(tensors.keys() - own.keys()):
         raise WeightsError(f"layer {extra[0]} is not part of this network")
     model.load_state_dict(tensors)
+
+
+def _check_numbers(name: str, given: Tensor, wanted: torch.dtype) -> None:
+    """Refuse values of a layer that would not be the same, or no numbers at all, as ``wanted``."""
+    if not given.is_floating_point():
+        kind = str(given.dtype).removeprefix("torch.")
+        raise WeightsError(f"layer {name} holds {kind} numbers: save the network before it is quantised or converted")
+    numbers = given.to(wanted)  # those of 64 bits may be too large for it
+    if not torch.isfinite(numbers).all():
+        raise WeightsError(f"layer {name} holds values that are not finite")
+    if name.endswith(".running_var") and (numbers < 0).any():
+        raise WeightsError(f"layer {name} holds negative variances")

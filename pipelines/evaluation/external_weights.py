@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from googlenet.network.weights import StoredNetwork
 
 WORDNET_ID = re.compile(r"n\d{8}")
+SAVE_AGAIN = "save it again with googlenet.save_weights(..., classes=[...], crop_px=224)"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def read_external(asked: Arguments, classes: Sequence[str] | None) -> ExternalWe
     """
     files = [read_file(file) for file in asked.weights]
     networks = tuple(network for _, network in files)
+    for file, network in zip(asked.weights, networks, strict=True):
+        check_metadata(file, network.extra)
     crop_px = agreed("crop_px", asked.crop_px, networks) or DEFAULT_CROP_PX
     check_policies(asked.policies, crop_px)
     named = tuple(agreed("classes", classes, networks) or ())
@@ -85,6 +88,20 @@ def read_external(asked: Arguments, classes: Sequence[str] | None) -> ExternalWe
     if named:
         weights.check(named, asked)
     return weights
+
+
+def check_metadata(file: str, extra: Mapping[str, Any]) -> None:
+    """Refuse a file of weights in which others have written a crop size or classes that are none.
+
+    Raises:
+        UserError: the crop size is not a whole number, or the classes are not a list of names.
+    """
+    crop_px, classes = extra.get("crop_px"), extra.get("classes")
+    if crop_px is not None and (not isinstance(crop_px, int) or isinstance(crop_px, bool)):
+        raise UserError(f"{file}: its metadata have the crop size {crop_px!r}, expected a whole number; {SAVE_AGAIN}")
+    if classes is None or (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        return
+    raise UserError(f"{file}: its metadata have {shortened(classes)!r} as classes, expected names; {SAVE_AGAIN}")
 
 
 def check_order(weights: Sequence[str], classes: Sequence[str], data: str) -> None:

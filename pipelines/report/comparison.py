@@ -13,7 +13,7 @@ from pipelines.errors import UserError
 from pipelines.job.circumstances import UNKNOWN
 from pipelines.job.console import count, fitted
 from pipelines.job.log import read_jobs
-from pipelines.report.columns import tops_shown
+from pipelines.report.columns import signed_interval, tops_shown
 from pipelines.report.numbers import numbers_about_answers
 from pipelines.report.outcomes import read_outcomes, read_scores
 from pipelines.report.schema import Report
@@ -133,7 +133,7 @@ def _cells(first: Finished, second: Finished) -> Part:
     for at, name in enumerate(names):
         kind, _, cell = name.partition("_wrong/")
         means = first_wrong[:, at].mean(), second_wrong[:, at].mean()
-        interval = f"{low[at]:+.2f} to {high[at]:+.2f}"
+        interval = signed_interval((low[at], high[at]))
         rows.append((cell, kind, f"{means[0]:.2f}", f"{means[1]:.2f}", f"{means[1] - means[0]:+.2f}", interval))
     return _about_images(first, second, len(common)), _aligned(rows)
 
@@ -152,7 +152,7 @@ def _scores(first: Finished, second: Finished) -> Part:
     for at, name in enumerate(names):
         kind, _, cell = name.partition("/")
         means = ours[:, at].mean(), theirs[:, at].mean()
-        interval = f"{low[at]:+.4f} to {high[at]:+.4f}"
+        interval = "-" if low[at] == high[at] else f"{low[at]:+.4f} to {high[at]:+.4f}"
         numbers = (f"{means[0]:.4f}", f"{means[1]:.4f}", f"{means[1] - means[0]:+.4f}")
         rows.append((cell, SHORT_SCORES.get(kind, kind.replace("_", " ")), *numbers, interval))
     about = (

@@ -79,11 +79,15 @@ def svg(figure: Figure, title: str) -> str:
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     element = buffer.getvalue()
-    element = element[element.index("<svg") :]
-    element = re.sub(r'style="[^"]*"', _in_the_pages_colours, element)
     # Ids are unique within one picture only; a page holds several.
     prefix = re.sub(r"\W+", "-", title)
-    element = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{prefix}-", element)
+
+    def of_the_page(tag: re.Match[str]) -> str:
+        coloured = re.sub(r'style="[^"]*"', _in_the_pages_colours, tag[0])
+        return re.sub(r'(\bid="|href="#|url\(#)', rf"\1{prefix}-", coloured)
+
+    # In tags alone: the text between them may be a name that looks like an attribute.
+    element = re.sub(r"<[^>]*>", of_the_page, element[element.index("<svg") :])
     return element.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
 
 

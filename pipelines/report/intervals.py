@@ -1,4 +1,4 @@
-"""Intervals of errors: by bootstrap, and exact where all images are right, or all wrong, so that it draws the same."""
+"""Intervals of errors: by bootstrap, and exact where all images have the same error, so that it draws the same."""
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +21,17 @@ def error_interval(columns: Floats, errors: int | None = None) -> tuple[Floats, 
 
 
 def with_exact_bounds(errors: Floats, low: Floats, high: Floats) -> tuple[Floats, Floats]:
-    """Return bootstrap bounds (M,) of the means of (N, M) errors in percent, exact where all N are 0, or all 100.
+    """Return bootstrap bounds (M,) of the means of (N, M) errors in percent, exact where all N are equal.
 
-    These are the bounds of Clopper and Pearson: with no error among N images, the highest rate that has none with a
-    probability of 2.5 %. They make an interval wider, never narrower. All other bounds stay as they are.
+    Where they are 0 or 100, these are the bounds of Clopper and Pearson: with no error among N images, the highest rate
+    that has none with a probability of 2.5 %. So often, at most, images have another error than that of all N, such as
+    33 % where one of three replicas is wrong; and it may be 0 or 100. Bounds make an interval wider, never narrower.
+    All others stay as they are.
     """
     tail = (100 - CONFIDENCE_PERCENT) / 200
     margin = 100 * (1 - tail ** (1 / max(1, len(errors))))
-    is_right, is_wrong = (errors == 0).all(axis=0), (errors == 100).all(axis=0)
+    own, is_same = errors[0], (errors == errors[0]).all(axis=0)
     return (
-        np.where(is_wrong, np.minimum(low, 100 - margin), low),
-        np.where(is_right, np.maximum(high, margin), high),
+        np.where(is_same, np.minimum(low, own - margin * (own / 100)), low),
+        np.where(is_same, np.maximum(high, own + margin * (1 - own / 100)), high),
     )

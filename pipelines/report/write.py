@@ -25,7 +25,7 @@ from pipelines.report.figures import class_figures, figures, learning_curves, re
 from pipelines.report.markdown import markdown
 from pipelines.report.out_of_distribution import read_apart
 from pipelines.report.outcomes import write_outcomes, write_scores
-from pipelines.report.page import report_page
+from pipelines.report.page import CAPTIONS, report_page
 from pipelines.report.provenance import provenance
 from pipelines.report.schema import Report
 from pipelines.report.schema_of_spending import MeasuredCost
@@ -188,7 +188,7 @@ def _page(
         "strips": strips,
         "mistakes": mistakes_with_pictures(run, report["mistakes"]),
     }
-    pictures = {name: svg(picture, name) for name, picture in drawn.items()}
+    pictures = {name: svg(picture, CAPTIONS[name][0]) for name, picture in drawn.items()}
     data = short_name(str(read_manifest(run).prepared_from.get("data", "")))
     return report_page(report, cost, data, facts, pictures, examples)
 

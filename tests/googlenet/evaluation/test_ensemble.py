@@ -148,6 +148,24 @@ def test_another_number_of_names_than_outputs_is_refused(tmp_path: Path, names: 
         Ensemble.load([path])
 
 
+@pytest.mark.usefixtures("unchecked_types")
+def test_a_crop_that_is_written_with_a_decimal_point_is_the_same_and_spoils_no_other_ensemble() -> None:
+    members, photo = [Replica(network(0), SCRATCH_PREPROCESSING)], photograph(50, 44)
+    written = Ensemble(members, CLASSES, 49.0).probabilities(photo, 1)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(Ensemble(members, CLASSES, 49).probabilities(photo, 1), written)
+    for nonsense in (-7, 0, 50, 49.5):
+        with pytest.raises(ValueError, match="crop_px must be a positive multiple of 7"):
+            Ensemble(members, CLASSES, nonsense)  # type: ignore[arg-type]
+
+
+def test_a_replica_whose_outputs_are_no_numbers_is_named_in_place_of_an_answer() -> None:
+    broken = network(1)
+    broken.classifier.weight.data.fill_(float("nan"))
+    members = [Replica(model, SCRATCH_PREPROCESSING) for model in (network(0), broken)]
+    with pytest.raises(ValueError, match=r"^replica 1 answers with numbers that are not finite: .*load them"):
+        Ensemble(members, CLASSES, CROP_PX).answers(photograph(50, 44), 1)
+
+
 def test_all_policies_share_the_networks_in_memory() -> None:
     ensemble, photo = Ensemble([Replica(network(0), SCRATCH_PREPROCESSING)], CLASSES, CROP_PX), photograph(50, 44)
 
@@ -179,6 +197,9 @@ def test_no_files_are_refused() -> None:
 def test_a_name_on_the_hub_is_no_path() -> None:
     with pytest.raises(WeightsError, match=r"^hf://me/net is a name on Hugging Face: .*Ensemble\.from_pretrained"):
         Ensemble.load("hf://me/net")
+    for name in ("bvlc", "torchvision:googlenet"):
+        with pytest.raises(WeightsError, match=rf"^{name} is the name of published weights, .*load_weights\('{name}'"):
+            Ensemble.load(name)
 
 
 def test_a_network_whose_classifier_was_replaced_has_the_outputs_of_the_new_one() -> None:

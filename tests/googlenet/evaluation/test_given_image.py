@@ -155,7 +155,9 @@ def test_grey_pixels_may_have_a_channel() -> None:
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        (GRADIENT / 255, r"whole numbers from 0 to 255, got float64 from 0.0 to 0.9"),
+        (GRADIENT / 255, r"whole numbers from 0 to 255, got float64 from 0\.0 to 0\.9\d*: of values from 0 to 1, give"),
+        (GRADIENT / 2, r"got float64 from 0\.0 to \d+\.\d$"),
+        (np.full((4, 4), np.nan), "got float64 from nan to nan$"),
         (GRADIENT.astype(int) - 1, r"got int64 from -1 to 2"),
         (
             np.dstack([GRADIENT, GRADIENT[:, :, 0]]),
@@ -173,6 +175,15 @@ def test_grey_pixels_may_have_a_channel() -> None:
 def test_an_array_that_is_no_image_is_refused_by_what_it_is(image: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         pixels_of(image)
+
+
+def test_an_open_file_that_was_read_before_is_told_from_an_empty_one() -> None:
+    written = io.BytesIO()
+    Image.fromarray(GRADIENT).save(written, "PNG")
+    with pytest.raises(ImageDecodeError, match=r"nothing left to read; go back to its beginning with seek\(0\)"):
+        pixels_of(written)
+    written.seek(0)
+    np.testing.assert_array_equal(pixels_of(written), GRADIENT)
 
 
 def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:

@@ -23,6 +23,14 @@ def test_the_area_is_the_rank_statistic_of_mann_and_whitney() -> None:
     assert area_under_roc(np.zeros(3), np.ones(2)) == (1.0, (1.0, 1.0))
 
 
+def test_a_single_image_does_not_show_how_others_spread() -> None:
+    inside = made(0)[0]
+    area, interval = area_under_roc(inside, np.array([0.5]))
+    assert area == np.mean((inside < 0.5) + (inside == 0.5) / 2)
+    assert interval == (0.0, 1.0)
+    assert area_under_roc(np.array([0.5]), inside)[1] == (0.0, 1.0)
+
+
 def test_its_interval_is_as_wide_as_areas_of_other_images_spread() -> None:
     areas = np.array([area_under_roc(*made(seed))[0] for seed in range(400)])
     widths = [high - low for _, (low, high) in (area_under_roc(*made(seed)) for seed in range(20))]

@@ -134,6 +134,15 @@ def test_differences_are_paired_by_image_and_by_replica() -> None:
     assert np.array_equal(repeated[0], [low, high])
 
 
+def test_no_bound_of_one_image_lies_beyond_what_errors_and_their_differences_can_be() -> None:
+    """Of three replicas, one is wrong; stretched deviations of so few reach beyond 250 percentage points."""
+    right = np.array([0.9, 0.1, 0.9])
+    bounds, differences = two_way_intervals(tallied(np.stack([right, 1 - right], axis=-1)[None, :, None]))
+    assert (bounds.min(), bounds.max()) == (0, 1)
+    assert differences.min() == -1
+    assert differences.max() <= 1
+
+
 def test_two_replicas_say_too_little_about_others() -> None:
     with pytest.raises(ValueError, match="spread of 2 replicas"):
         two_way_intervals(tallied(drawn_run(np.random.default_rng(8), 20)[:, :2]))

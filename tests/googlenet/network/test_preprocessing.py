@@ -24,6 +24,10 @@ def test_pixels_of_another_shape_are_refused_also_where_they_would_broadcast(sha
         ("RGB", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ("RGB", MEAN, (58.395, 0.0, 57.375)),
         ("RGB", MEAN, (58.395, float("nan"), 57.375)),
+        ("RGB", MEAN, (float("inf"),) * 3),  # every input would be 0
+        ("RGB", (float("nan"), *MEAN[1:]), STD),
+        ("RGB", (-123.675, *MEAN[1:]), STD),
+        ("RGB", (1000.0, *MEAN[1:]), STD),
         ("RGB", MEAN[:2], STD),
         ("RGB", MEAN, (*STD, 1.0)),
     ],

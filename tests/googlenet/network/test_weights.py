@@ -41,10 +41,24 @@ def test_what_could_not_be_loaded_again_is_not_saved(tmp_path: Path) -> None:
     model = GoogLeNet(3, width=0.125)
     with pytest.raises(ValueError, match=r"mine\.pth: weights are saved as \.safetensors"):
         save_weights(tmp_path / "mine.pth", model, CAFFE_PREPROCESSING)
+    with pytest.raises(ValueError, match=r"mine\.safetensors: 3 outputs, but 2 names of classes"):
+        save_weights(tmp_path / "mine.safetensors", model, CAFFE_PREPROCESSING, classes=["a", "b"])
+    for key, value in (("lrn", "google"), ("width", 0.25)):  # with the first, it would be loaded as another network
+        with pytest.raises(ValueError, match=f"{key}: the network says this itself"):
+            save_weights(tmp_path / "mine.safetensors", model, CAFFE_PREPROCESSING, **{key: value})
     model.classifier = torch.nn.Sequential(torch.nn.Dropout(), model.classifier)
     with pytest.raises(WeightsError, match=r"layer classifier\.bias is missing"):
         save_weights(tmp_path / "mine.safetensors", model, CAFFE_PREPROCESSING)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_and_a_path_below_a_file_are_told_from_weights(tmp_path: Path) -> None:
+    for folder in (tmp_path, "."):
+        with pytest.raises(WeightsError, match=r" is a folder: name one file .*Ensemble\.from_pretrained"):
+            load_weights(folder)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileNotFoundError, match=r"^no weights at .*file/x\.safetensors; the name bvlc"):
+        load_weights(tmp_path / "file/x.safetensors")
 
 
 def test_a_truncated_file_is_refused() -> None:
@@ -104,6 +118,24 @@ def test_the_first_layer_that_does_not_fit_is_named() -> None:
         load_exactly(model, weights)
     with pytest.raises(ValueError, match="stranger"):
         load_exactly(model, {**model.state_dict(), "stranger": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64])
+def test_a_layer_of_other_than_real_numbers_is_named(dtype: torch.dtype) -> None:
+    model = GoogLeNet(3, width=0.125)
+    weights = {**model.state_dict(), "classifier.weight": model.classifier.weight.detach().to(dtype)}
+    with pytest.raises(WeightsError, match=r"^layer classifier\.weight holds \w+ numbers: save the network before"):
+        load_exactly(model, weights)
+
+
+def test_real_numbers_of_other_sizes_are_loaded_unless_they_are_too_large() -> None:
+    model = GoogLeNet(3, width=0.125)
+    weights, wanted = dict(model.state_dict()), model.classifier.weight.detach().clone()
+    for dtype in (torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn):
+        load_exactly(model, {**weights, "classifier.weight": wanted.to(dtype)})
+        torch.testing.assert_close(model.classifier.weight.detach(), wanted.to(dtype).float(), rtol=0, atol=0)
+    with pytest.raises(WeightsError, match=r"classifier\.weight holds values that are not finite"):
+        load_exactly(model, {**weights, "classifier.weight": torch.full_like(wanted, 1e300, dtype=torch.float64)})
 
 
 def test_equal_weights_are_equal_files() -> None:

@@ -89,6 +89,8 @@ def test_what_differs_is_named_and_what_does_not_is_not(runs: tuple[Storage, Sto
     assert differing == ["  learning_rate: first 0.01, second 0.5", "  commit: first 'abc', second 'def'"]
     same = read_finished(runs[0], "same")
     assert "what differs:\n  nothing" in comparison(same, same)
+    # Images that all agree say nothing of others: no interval without width.
+    assert re.search(r"^ *1x144 +top1 .* \+0\.00 +-$", comparison(same, same), re.MULTILINE)
 
 
 def test_evaluations_without_a_recipe_differ_in_what_was_evaluated(runs: tuple[Storage, Storage]) -> None:

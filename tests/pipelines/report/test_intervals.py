@@ -63,10 +63,19 @@ def test_an_area_without_a_mistake_is_shown_without_an_interval() -> None:
 
 
 def test_all_other_bounds_stay_as_they_are() -> None:
-    errors = np.array([[0.0, 50.0, 0.0, 0.0], [0.0, 50.0, 100.0, 1e-9]])
-    low, high = with_exact_bounds(errors, np.full(4, 1.0), np.full(4, 2.0))
-    assert low.tolist() == [1.0] * 4
+    errors = np.array([[0.0, 50.0, 0.0, 0.0], [0.0, 40.0, 100.0, 1e-9]])
+    low, high = with_exact_bounds(errors, np.array([0.0, 1.0, 1.0, 1.0]), np.full(4, 2.0))
+    assert low.tolist() == [0.0, 1.0, 1.0, 1.0]
     assert high.tolist() == [pytest.approx(100 * binomtest(0, 2).proportion_ci().high), 2.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("images", [1, 2, 50])
+def test_a_share_that_is_the_same_for_all_images_may_be_another_one_for_others(images: int) -> None:
+    """As where one of three replicas is wrong about each; of one image, nearly nothing is known."""
+    own = 100 / 3
+    (low,), (high,) = error_interval(np.full((images, 1), own))
+    others = binomtest(0, images).proportion_ci().high
+    assert [low, high] == pytest.approx([own * (1 - others), own + (100 - own) * others])
 
 
 def test_a_difference_that_no_image_shows_has_no_interval() -> None:

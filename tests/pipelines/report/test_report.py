@@ -210,6 +210,9 @@ def test_the_page_needs_nothing_else_and_holds_the_table_the_views_and_the_mista
     page = Page(reported.read("report/index.html").decode())
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
+    text = reported.read("report/index.html").decode()
+    assert '<svg role="img" aria-label="Error by the number of models" ' in text
+    assert text.count('<div class="wide') == text.count('" tabindex="0" role="group" aria-label="') > 0
     assert all(link.startswith(("data:", "#")) for link in page.loads)
     # The table of top-1 errors has two numbers of models and three crop policies; the best replica is wrong on one.
     rows = {(row["models"], row["crops"]): row for row in report["table"]}
@@ -231,8 +234,9 @@ def test_the_page_needs_nothing_else_and_holds_the_table_the_views_and_the_mista
 
 
 def test_names_on_the_page_are_text_whatever_they_hold(run: Storage) -> None:
-    names = ("<script>alert(1)</script>", "cost $#$", "#ffffff", r"$\\foo$", "\N{CJK UNIFIED IDEOGRAPH-732B}")
-    ensemble = replace(ENSEMBLE, classes=(*names, *CLASSES[5:]))
+    names = ("<script>alert(1)</script>", "cost $#$", 'style="#ffffff"', r"$\\foo$", 'id="#x')
+    names = (*names, "\N{CJK UNIFIED IDEOGRAPH-732B}")
+    ensemble = replace(ENSEMBLE, classes=(*names, *CLASSES[6:]))
     predict(run, list(range(6)), ensemble=ensemble)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of letters that the font of the pictures lacks
