@@ -15,6 +15,8 @@ from ray.dashboard.modules.job.pydantic_models import JobDetails
 from ray.dashboard.modules.job.sdk import JobSubmissionClient
 from ray.exceptions import AuthenticationError
 
+from pipelines.job.console import complain
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 REQUEST_SECONDS = 30.0
 # The end of a job, and a head that can start it, are noticed this much later at most; its user waits for both.
@@ -42,6 +44,10 @@ class Client(JobSubmissionClient):  # type: ignore[misc]  # Ray has no types her
 
 class UnknownJobError(Exception):
     """The cluster does not know the job: it is a new one."""
+
+
+class OutputLostError(Exception):
+    """Standard output takes nothing any more: its reader is gone, or its disk is full."""
 
 
 @dataclass
@@ -93,6 +99,8 @@ def _printing(client: Client, job: str, log: Log) -> Iterator[threading.Thread]:
         try:
             with suppress(asyncio.CancelledError, UnknownJobError):
                 loop.run_until_complete(task)
+        except OutputLostError as error:
+            complain(f"submit: the job's output is not shown any more ({error}), but the job is followed to its end")
         finally:
             loop.close()
 
@@ -125,8 +133,7 @@ async def _print_logs(client: Client, job: str, log: Log) -> None:
                 log.received += len(text)
                 if new:
                     log.printed = max(log.printed, sent)
-                    sys.stdout.write(new)
-                    sys.stdout.flush()
+                    _show(new)
         except (OSError, RuntimeError, aiohttp.ClientError):
             pass
         else:
@@ -135,3 +142,17 @@ async def _print_logs(client: Client, job: str, log: Log) -> None:
             if details is not None and details.status.is_terminal():
                 return
         await asyncio.sleep(POLL_SECONDS)
+
+
+def _show(text: str) -> None:
+    """Print a part of the output; a terminal of another encoding gets what it cannot show as escapes.
+
+    Raises:
+        OutputLostError: it cannot be written, which is no loss of the connection.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except OSError as error:
+        raise OutputLostError(error.strerror or type(error).__name__) from error

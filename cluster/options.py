@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -63,6 +64,8 @@ def parse(words: Sequence[str]) -> Arguments:
     if "://" not in arguments.run_dir and not Path(arguments.run_dir).is_absolute():
         # In the job it would lie in Ray's own copy of the project, which Ray removes.
         parser.error(f"--run-dir {arguments.run_dir} must be a URI, or a path from / that all nodes share")
+    if arguments.attempts < 1 or not 0 <= arguments.pause_seconds < math.inf:
+        parser.error("--attempts must be at least 1, and --pause-seconds must not be negative")
     arguments.run_dir = arguments.run_dir.rstrip("/") or "/"  # it is compared with those of running jobs
     try:
         runtime_env(arguments)

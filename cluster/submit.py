@@ -52,7 +52,7 @@ LONGEST_PAUSE_SECONDS = 300.0
 NOT_READY = "No available agent"
 # What Ray and its dashboard say of a working directory that is too large to upload.
 TOO_LARGE = ("exceeds the maximum size", "Maximum request body size")
-LOST_EXIT_CODE, STOPPED_EXIT_CODE = 75, 130
+LOST_EXIT_CODE, STOPPED_EXIT_CODE, SIGNAL_EXIT_CODE = 75, 130, 128
 # Outcomes that another attempt would not change: success, an error of the user, a limit on time or money, stopped on
 # purpose.
 FINAL_EXIT_CODES = (0, USER_ERROR_EXIT_CODE, 3, STOPPED_EXIT_CODE)
@@ -140,8 +140,11 @@ def _exit_code(details: JobDetails, say: Callable[[str], None]) -> int:
     if details.driver_exit_code is None:
         say(f"submit: {str(details.message).strip()}")  # the cause is not in its first line
         return LOST_EXIT_CODE
+    code = int(details.driver_exit_code)
+    if code < 0:  # killed by a signal, of which a shell makes 137 and the like
+        code = SIGNAL_EXIT_CODE - code
     # Interrupted, but not by ray job stop: as its machine is shut down or restarted.
-    return LOST_EXIT_CODE if details.driver_exit_code == STOPPED_EXIT_CODE else int(details.driver_exit_code)
+    return LOST_EXIT_CODE if code == STOPPED_EXIT_CODE else code
 
 
 def _connect(arguments: Arguments, say: Callable[[str], None]) -> tuple[Client, JobDetails | None]:
@@ -241,10 +244,10 @@ def _git(project: Path, *words: str) -> str:
     """Return what git prints about the project; empty if it fails."""
     command = ["git", "-C", str(project), *words]
     try:
-        git = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_SECONDS)  # noqa: S603
+        git = subprocess.run(command, capture_output=True, check=False, timeout=GIT_SECONDS)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return git.stdout.strip()
+    return git.stdout.decode(errors="replace").strip()  # its errors, in the user's language, are not looked at
 
 
 if __name__ == "__main__":

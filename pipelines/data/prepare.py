@@ -212,7 +212,7 @@ def _prepare(
     if not manifest.splits["val"].images:
         raise UserError("no validation image can be decoded; fix the files or add others")
     for note, image_ids in manifest.notes.items():
-        say(f"{count(len(image_ids), 'image')} used although {note}: see notes in {run}/{MANIFEST}")
+        say(f"{count(len(image_ids), 'image')} used although {note}: see notes in {run.below(MANIFEST)}")
     for remark in (*remarks_on_copies(plans, results), *remarks_on_labels(plans, results)):
         say(f"data: {remark}")
     return manifest, bad

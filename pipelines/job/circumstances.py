@@ -126,7 +126,13 @@ def _git(*words: str) -> tuple[str, str]:
     english = {**os.environ, "LC_ALL": "C"}  # its errors are compared with DUBIOUS_OWNERSHIP
     try:
         git = subprocess.run(  # noqa: S603
-            command, env=english, capture_output=True, text=True, check=False, timeout=GIT_SECONDS
+            command,
+            env=english,
+            capture_output=True,
+            encoding="utf-8",
+            errors="backslashreplace",  # of a path in another encoding
+            check=False,
+            timeout=GIT_SECONDS,
         )
     except FileNotFoundError:
         return "", "git is not installed"

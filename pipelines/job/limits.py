@@ -72,7 +72,7 @@ class Limits:
         return sum((self._usage_of(job) for job in jobs), Usage())
 
     def _usage_of(self, job: LoggedJob) -> Usage:
-        if "usage" not in job:  # of a version that kept no usage
+        if "usage" not in job:  # of a start that was killed in its first minute, or of a version that kept no usage
             seconds = sum(job["stage_seconds"].values())
             return self.usage(seconds, sum(node["cpus"] > 0 for node in job["nodes"]))
         kept = Usage(**job["usage"])

@@ -18,7 +18,7 @@ RUNNING, ENDED, INTERRUPTED = "running", "ended", "interrupted"
 
 
 class LoggedJob(Start):
-    """Content of the log of one start; logs of earlier versions have no usage."""
+    """Content of the log of one start; those of earlier versions, or killed in the first minute, have no usage."""
 
     stage_seconds: dict[str, float]
     outcome: str

@@ -7,6 +7,7 @@ line, that names the option and says what it expects.
 import argparse
 import ast
 import inspect
+import os
 import re
 import shutil
 import sys
@@ -71,8 +72,10 @@ def parse_options(arguments: type[T], argv: Sequence[str], first: Sequence[str] 
             one, that is the field's own default.
 
     Raises:
-        UserError: a word is unknown or misplaced, a value is wrong, or a required option is missing.
+        UserError: a word is unknown, misplaced or not UTF-8, a value is wrong, or a required option is missing.
     """
+    for word in argv:
+        _refuse_other_encoding(word)
     held = _held(arguments, given)
     options = list(_options(arguments, held))
     parser = _parser(arguments, options, first)
@@ -88,6 +91,15 @@ def parse_options(arguments: type[T], argv: Sequence[str], first: Sequence[str] 
         inner = {o.name: read[o.name] for o in options if o.holder == holder and o.name in read}
         own[holder] = replace(instance, **inner)
     return arguments(**own)
+
+
+def _refuse_other_encoding(word: str) -> None:
+    """Refuse a word with bytes that are not UTF-8, which neither a recipe nor the log of a job could hold."""
+    try:
+        word.encode()
+    except UnicodeEncodeError as error:
+        readable = os.fsencode(word).decode(errors="backslashreplace")
+        raise UserError(f"{readable} is not UTF-8: rename what it names, or write it in UTF-8") from error
 
 
 def _held(arguments: type, given: dict[str, Any]) -> dict[str, Any]:

@@ -106,7 +106,7 @@ class _Display(ABC):
     def message(self, text: str) -> None:
         """Print a permanent line; on a terminal, a long one breaks between words."""
         shown = fitted(text, self._console.width) if self._console.is_terminal else text
-        self._console.print(shown, soft_wrap=True, markup=False)
+        self._console.print(shown, soft_wrap=True, markup=False, emoji=False)
 
 
 class TrainingDisplay(_Display):

@@ -14,7 +14,7 @@ CONNECT_SECONDS = 10.0
 # A head answers at once even under load; after 20 seconds gRPC would give up a silent port by itself, without a reason.
 ANSWER_SECONDS = 15.0
 GCS_PORT = 6379
-FOUND_BY_RAY = ("auto", "local")
+FOUND_BY_RAY = "auto"
 CURES = "start it, correct RAY_ADDRESS, or unset RAY_ADDRESS to run on this machine alone"
 # The question for a cluster's versions, which has been the same since Ray 2.0, as a call of gRPC: Ray's own client
 # neither gives up in time nor can be interrupted. The request is the protobuf message of the two words.
@@ -41,18 +41,16 @@ def no_answer_error() -> type[UserError]:
 def check_address(address: str) -> None:
     """Refuse an address at which no usable cluster answers, within ``CONNECT_SECONDS`` plus ``ANSWER_SECONDS``.
 
-    ``local`` is not checked, and ``auto`` only if the last cluster that ``ray start`` made here answers.
+    ``auto`` is checked only if the last cluster that ``ray start`` made here answers.
 
     Raises:
         UserError: the address is of another kind, nothing answers there, what answers is not the head of a Ray
             cluster, or the cluster has another version of Ray.
         ClusterAwayError: nothing answers in a submitted job.
     """
-    is_found_by_ray = address in FOUND_BY_RAY
-    if is_found_by_ray:
-        address = _last_started() if address == "auto" else ""
-        if not address:
-            return
+    is_found_by_ray = address == FOUND_BY_RAY
+    if is_found_by_ray and not (address := _last_started()):
+        return
     host, port = _host_and_port(address)
     try:
         socket.create_connection((host, port), CONNECT_SECONDS).close()

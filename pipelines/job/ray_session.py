@@ -27,6 +27,8 @@ from pipelines.job.ray_address import check_address, no_answer_error
 from pipelines.run.directory import LOGS, NATIVE_STDERR
 from pipelines.run.storage import Storage
 
+# Ray's word for a cluster that a command starts for itself, in RAY_ADDRESS too.
+LOCAL = "local"
 # By default Ray takes 30 % of a laptop's memory; shards of decoded images need far less.
 LOCAL_OBJECT_STORE_BYTES, LARGEST_OBJECT_STORE_SHARE = 1 << 30, 0.3
 # After the check of the address, which may take 25 seconds. A cluster that answers is joined in a few if it is idle.
@@ -123,7 +125,8 @@ def is_shared() -> bool:
 
 
 def _address() -> str:
-    return os.environ.get("RAY_ADDRESS", "")
+    address = os.environ.get("RAY_ADDRESS", "")
+    return "" if address == LOCAL else address
 
 
 def _is_connected() -> bool:
@@ -146,7 +149,7 @@ def _start(resources: dict[str, int]) -> None:
     def init() -> None:
         try:
             ray.init(
-                address="local",
+                address=LOCAL,
                 _temp_dir=folder,
                 logging_level=logging.CRITICAL,
                 log_to_driver=False,
@@ -200,9 +203,11 @@ def native_stderr_to_log(run: Storage | None) -> Iterator[None]:
     folder of the user. A block within another one has a log of its own.
 
     Ray's core writes harmless messages there. Python's own standard error stays on the terminal.
+
+    Raises:
+        UserError: another user has made that folder, and may have put a link to a file of this one in it.
     """
-    of_user = Path(tempfile.gettempdir()) / f"googlenet-{os.getuid()}"
-    folder = (Path(run.root) if run and run.is_local else of_user) / LOGS
+    folder = (Path(run.root) if run and run.is_local else _folder_of_user()) / LOGS
     folder.mkdir(parents=True, exist_ok=True)
     sys.stderr.flush()
     python_stderr, terminal = sys.stderr, os.dup(2)
@@ -219,6 +224,14 @@ def native_stderr_to_log(run: Storage | None) -> Iterator[None]:
             sys.stderr = python_stderr
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+def _folder_of_user() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"googlenet-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise UserError(f"{folder} belongs to another user; set TMPDIR to a folder of your own")
+    return folder
 
 
 def _quieten_ray_data() -> None:

@@ -5,11 +5,11 @@ The names are those of MLflow's system metrics, with the node's host name added.
 
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -69,7 +69,7 @@ def _write(run: Storage, name: str, lines: list[Line]) -> None:
 
 def _sample(run: Storage, host: str, since: Any) -> Line:
     memory, network = psutil.virtual_memory(), psutil.net_io_counters()
-    disk = shutil.disk_usage(run.root if run.is_local else Path.home())
+    disk = shutil.disk_usage(run.root if run.is_local else tempfile.gettempdir())  # of a remote run, copies are there
     values = {
         "cpu_utilization_percentage": psutil.cpu_percent(),
         "system_memory_usage_megabytes": memory.used / MIB,

@@ -40,9 +40,9 @@ def budget_in_use(run: Storage, replicas: Sequence[int], option: str) -> KeptBud
     if kept := read_budget(run, weights_digests(run, replicas)):
         return kept
     raise UserError(
-        f"{option} needs {run}/{BUDGET} for the finished replicas. A run keeps it once it is evaluated with 144 crops "
-        f"on {FEWEST_IMAGES} validation images or more, of at most {most_classes(len(replicas)):,} classes: repeat the "
-        f"evaluation (for a run of an earlier version, delete {run}/{PREDICTIONS} first): "
+        f"{option} needs {run.below(BUDGET)} for the finished replicas. A run keeps it once it is evaluated with 144 "
+        f"crops on {FEWEST_IMAGES} validation images or more, of at most {most_classes(len(replicas)):,} classes: "
+        f"repeat the evaluation (for a run of an earlier version, delete {run.below(PREDICTIONS)} first): "
         f"{command_of('evaluate_ensemble', run)}"
     )
 

@@ -139,6 +139,7 @@ def claim_images(run: Storage, digest: str) -> None:
     """Bind a run to its prepared images, or check that it is already bound to them; ``digest`` is that of all of them.
 
     A run of an earlier version is bound to the images that it has. A directory without a recipe is bound to none.
+    Initial weights that were scaled on images to which the run was bound before are removed, to be made again.
 
     Raises:
         OtherImagesError: replicas were trained on other images.
@@ -157,6 +158,8 @@ def claim_images(run: Storage, digest: str) -> None:
             f"since{pillow}. Restore {'what has changed' if shrunk else 'the files'} or {DATASET}/, or choose another "
             "--run-dir."
         )
+    if IMAGES in claimed:
+        run.delete_all(f"{INITIAL_WEIGHTS}/{name}" for name in run.files(INITIAL_WEIGHTS))
     run.write_json(RUN, {**claimed, IMAGES: digest})
 
 

@@ -39,7 +39,7 @@ class Holder(TypedDict, total=False):
     Attributes:
         host: name of its machine.
         pid: its process there.
-        since: when it took the lock, by the clock of its machine.
+        since: when it took the lock, by the clock and in the time zone of its machine.
         id: tells it from all other jobs, on an object store.
         renewals: how often it has renewed its claim there.
         unreadable: the bytes, where they are not JSON.
@@ -100,7 +100,7 @@ def reading(run: Storage, tell: Callable[[str], None] = _print) -> Iterator[None
 
 
 def _about_this_job() -> Holder:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S %Z")}
 
 
 def _who(holder: Holder) -> str:

@@ -22,8 +22,9 @@ STORAGE_ERRNOS = OUTAGE_ERRNOS | {
     errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR,
 }  # fmt: skip
 
-# Exceptions of a failing storage, for code that continues without it.
-STORE_FAILURES = (OSError, ValueError, pa.ArrowException)
+# Exceptions of a failing storage, for code that continues without it. Of ValueErrors, Arrow's own are among them; any
+# other, such as of a text that cannot be encoded, is a bug.
+STORE_FAILURES = (OSError, pa.ArrowException)
 
 
 def storage_failure(error: BaseException) -> str | None:

@@ -28,7 +28,7 @@ from pipelines.errors import DamagedFileError, UserError
 from pipelines.run.directory import RUN, SOUP, ReplicaFiles, read_run
 from pipelines.run.named_recipes import finetune
 from pipelines.run.recipe import Recipe
-from pipelines.run.storage import Storage
+from pipelines.run.storage import Storage, short_name
 
 if TYPE_CHECKING:
     from googlenet.network.weights import StoredNetwork
@@ -171,7 +171,7 @@ def read_replica(run: Storage, name: str) -> "tuple[bytes, StoredNetwork]":
 
 
 def _made_again(run: Storage) -> str:
-    if run.root.endswith(f"/{SOUP}"):
+    if short_name(run.root) == SOUP:
         return "delete it, and the same command with --soup averages it again"
     return "delete it, and train_ensemble.py rewrites it from the newest checkpoint"
 

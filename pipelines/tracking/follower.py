@@ -11,6 +11,7 @@ from pipelines.job.command_line import LeftAtWork
 from pipelines.job.console import say
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import SYSTEM, finished_replicas
+from pipelines.run.lock import taken_over
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.commands import replay_command
@@ -135,6 +136,8 @@ class Tracker:
             self._reason = reason_of(error)
 
     def _send_end(self) -> None:
+        if taken_over.is_set():  # another job works on the run, and tells MLflow about it
+            return
         if not self.in_step:
             self._send(self._final)
             self.in_step = True

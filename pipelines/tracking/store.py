@@ -37,6 +37,7 @@ SCHEMES = {
 }
 STORE_PLUGINS = "mlflow.tracking_store"
 NAME_A_FILE = "write sqlite:///PATH/mlflow.db"
+NAME_A_STORE = "name one with --tracking-uri, as http://HOST:PORT or sqlite:////PATH/mlflow.db, or set HOME"
 SERVERS = ("http://", "https://", "databricks", "uc:", "arn:")
 PASSWORD_OF_SERVER = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"  # noqa: S105
 PASSWORD_OF_DATABASE = "give it to the database's driver, as in PGPASSWORD or ~/.pgpass for PostgreSQL"  # noqa: S105
@@ -68,12 +69,15 @@ def tracking_uri_for(run: Storage, named: str = "") -> str:
     in the home folder.
 
     Raises:
-        UserError: the URI contains a password.
+        UserError: the URI contains a password, or this user has no home folder.
     """
     if named := named or os.environ.get(STORE_VARIABLE, ""):
         return checked(named)
     if not run.is_local:
-        return uri_of(Path.home() / ".googlenet-ensemble" / "mlflow.db")
+        try:
+            return uri_of(Path.home() / ".googlenet-ensemble" / "mlflow.db")
+        except RuntimeError as error:  # as of a container's user without an entry in /etc/passwd
+            raise UserError(f"this user has no home folder for an MLflow store; {NAME_A_STORE}") from error
     return uri_of(Path((trained_run_of(run) or run).root).parent / "mlflow.db")
 
 

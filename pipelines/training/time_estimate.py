@@ -97,32 +97,47 @@ def estimate(
         check_that_one_fits(recipe, resources)
     # Before the trial, since it may refuse.
     planned = that_fit(ensemble_bytes(recipe, counts.classes))
-    predictors = planned.at_work(counts.val)
-    rest = Estimate(counts, predictors, nodes_used(recipe, resources), targets=left)
+    rest = Estimate(counts, planned.at_work(counts.val), nodes_used(recipe, resources), targets=left)
     with_soups = soup and recipe.replicas > 1 and (waiting or not soups_are_predicted(run, range(recipe.replicas)))
     if not (waiting or left or with_soups or share_to_predict(run, recipe, counts.val)):
         return rest
     # Once nothing is left to train, the nodes for training may have gone.
     tried = resources if waiting else resources_of_a_predictor(planned.num_gpus)
     at_once = places(waiting, recipe, resources) if waiting else 1
-    workers = math.ceil((recipe.workers_per_replica * at_once if waiting else predictors) / rest.nodes)
+    workers = math.ceil((recipe.workers_per_replica * at_once if waiting else rest.num_predictors) / rest.nodes)
     steps_of_a_place = steps_of_a_replica(recipe, counts) * math.ceil(len(waiting) / at_once)
     trial = run_trial(recipe, tried, counts.classes, None, encoded, workers, steps_of_a_place)
     views = mean_distinct_views(sizes_px, recipe.crop_px, sorted_policies(recipe.policies))
-    predictor = TriedPredictor(trial, tried, planned.num_gpus)
     training = training_seconds(run, recipe, resources, counts, trial)
     rest = replace(rest, trial=trial, views_per_image=views, training_seconds=training, shortage=planned.remark)
-    if not predictor.is_timed:
-        return replace(rest, untried=f"on {'GPUs' if planned.num_gpus else 'CPUs'}, which were not tried")
-    times = predictor.times(counts.val, views, predictors)
-    rest = replace(rest, evaluation_seconds=evaluation_seconds(run, recipe, times, counts, are_trained=not waiting))
+    predictor = TriedPredictor(trial, tried, planned.num_gpus)
+    what = {"are_trained": not waiting, "with_soups": bool(with_soups)}
+    return _with_predictions(rest, run, recipe, predictor, that_fit, **what)
+
+
+def _with_predictions(
+    rest: Estimate,
+    run: Storage,
+    recipe: Recipe,
+    tried: TriedPredictor,
+    that_fit: PredictorsThatFit,
+    *,
+    are_trained: bool,
+    with_soups: bool,
+) -> Estimate:
+    """Return an estimate with the times of the evaluation, of soups and of a teacher's answers, if they are known."""
+    if not tried.is_timed:
+        return replace(rest, untried=f"on {'GPUs' if tried.gpus else 'CPUs'}, which were not tried")
+    counts, left = rest.counts, rest.targets
+    times = tried.times(counts.val, rest.views_per_image, rest.num_predictors)
+    rest = replace(rest, evaluation_seconds=evaluation_seconds(run, recipe, times, counts, are_trained=are_trained))
     if with_soups:
-        least, most = soup_seconds(recipe, times, predictor, counts.val)
+        least, most = soup_seconds(recipe, times, tried, counts.val)
         rest = replace(rest, soup_seconds=least, most_soup_seconds=most)
     if not (left and left.passes):
         return rest
     of_teacher = that_fit(left.memory_bytes(counts.classes)).at_work(left.images)
-    return replace(rest, targets_seconds=targets_seconds(left, recipe, counts.classes, predictor, of_teacher))
+    return replace(rest, targets_seconds=targets_seconds(left, recipe, counts.classes, tried, of_teacher))
 
 
 def training_seconds(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> float:

@@ -1,6 +1,10 @@
 """Output of a job that is followed: all of it is printed once, whatever happens to its streams."""
 
 import asyncio
+import errno
+import io
+import os
+import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -48,6 +52,43 @@ def test_the_end_of_a_long_output_is_printed_although_the_job_has_ended(capsys: 
     # Some of it was printed before the connection was lost; all of it comes again, for longer than nothing may come.
     log = Log(printed=len(lines[0]))
     assert printed(Cluster([lines], seconds_between=0.1), log, capsys) == "".join(lines[1:])
+
+
+class WithoutReader(io.StringIO):
+    """A standard output whose reader, such as head, has gone."""
+
+    encoding = "utf-8"
+
+    def write(self, _text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+class Unread(Cluster):
+    """A cluster whose job runs a while longer."""
+
+    asked = 0
+
+    def get_job_info(self, _job: str) -> JobDetails:
+        self.asked += 1
+        return JobDetails(type="SUBMISSION", entrypoint="", status="SUCCEEDED" if self.asked > 20 else "RUNNING")
+
+
+def test_output_that_nobody_reads_is_asked_for_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = Unread([["one\n"]] * 9, seconds_between=0.0)
+    monkeypatch.setattr(sys, "stdout", WithoutReader())
+    details = follow(cluster, "job", Log())  # type: ignore[arg-type]
+    assert details is not None
+    assert len(cluster._streams) == 8
+    assert "not shown any more (Broken pipe), but the job is followed to its end" in capsys.readouterr().err
+
+
+def test_output_that_a_terminal_cannot_show_comes_as_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding="ascii"))
+    assert follow(Cluster([["größe\n"]], seconds_between=0.0), "job", Log()) is not None  # type: ignore[arg-type]
+    assert content.getvalue() == rb"gr\xf6\xdfe" + b"\n"
 
 
 def test_a_stream_that_ends_before_the_job_is_opened_again(capsys: pytest.CaptureFixture[str]) -> None:

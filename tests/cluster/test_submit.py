@@ -71,6 +71,8 @@ def outcome(project: Path, head: Dashboard, *others: str) -> tuple[int, str]:
         # SIGTERM to the job alone, as of a head that is shut down: nobody has stopped the job.
         ([failed(130), SUCCEEDED], 0),
         ([failed(None), SUCCEEDED], 0),
+        ([failed(-9)] * 3, 137),
+        ([failed(-2), SUCCEEDED], 0),
     ],
 )
 def test_the_job_is_submitted_again_as_long_as_another_attempt_may_help(
@@ -152,6 +154,8 @@ def test_a_project_that_is_too_large_to_upload_is_refused_at_once_in_one_line(
             "unrecognized arguments: --recipe; put the job's options after --, as in: submit.py --run",
         ),
         (["--attempts", "x"], "argument --attempts: invalid int value: 'x'"),
+        (["--attempts", "0"], "--attempts must be at least 1"),
+        (["--pause-seconds", "-1"], "--pause-seconds must not be negative"),
         (["--address", "ray://head:10001"], "--address ray://head:10001 must be the dashboard's address, with http://"),
     ],
 )

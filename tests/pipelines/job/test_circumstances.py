@@ -25,6 +25,13 @@ def test_a_checkout_of_another_user_is_told_with_the_command_that_allows_it(
     assert shlex.split(fix) == ["git", "config", "--global", "--add", "safe.directory", str(tmp_path)]
 
 
+def test_a_folder_whose_name_is_not_utf8_is_told_as_git_tells_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(circumstances, "ROOT", tmp_path / "caf\udce9")
+    assert r"caf\xe9" in why_no_commit()
+
+
 def test_git_is_asked_in_english_whatever_language_the_user_has(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

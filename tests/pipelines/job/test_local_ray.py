@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -22,7 +23,7 @@ from pipelines.job.local_ray import (
     start_failure,
     token_for_ray,
 )
-from pipelines.job.ray_session import connected
+from pipelines.job.ray_session import connected, native_stderr_to_log
 from tests.commands import run_python
 
 LONG = "/" + "x" * FOLDER_BYTES
@@ -32,6 +33,18 @@ LONG = "/" + "x" * FOLDER_BYTES
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TMPDIR", "RAY_AUTH_MODE"):
         monkeypatch.delenv(name, raising=False)
+
+
+def test_a_folder_that_another_user_has_prepared_gets_no_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with native_stderr_to_log(None):
+        pass
+    own = tmp_path / f"googlenet-{os.getuid()}"
+    assert (own / "logs/native_stderr.log").exists()
+    assert own.stat().st_mode & 0o077 == 0
+    monkeypatch.setattr(os, "getuid", lambda: own.stat().st_uid + 1)  # this one makes the folder of that user
+    with pytest.raises(UserError, match="belongs to another user; set TMPDIR"), native_stderr_to_log(None):
+        pass
 
 
 def test_ray_chooses_its_folder_where_its_sockets_fit(monkeypatch: pytest.MonkeyPatch) -> None:

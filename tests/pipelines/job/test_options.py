@@ -156,6 +156,12 @@ def test_an_unset_variable_of_the_shell_is_not_taken_for_the_default(words: list
         parse_options(Options, ["here", "--run-dir", "x", *words], inner=Inner())
 
 
+def test_a_word_that_is_not_utf8_is_refused_before_a_file_has_to_hold_it() -> None:
+    store = "--kind=sqlite:////caf\udce9/mlflow.db"  # as Python reads bytes of Latin-1
+    with pytest.raises(UserError, match=r"^--kind=sqlite:////caf\\xe9/mlflow\.db is not UTF-8: rename"):
+        parse_options(Options, ["here", "--run-dir", "x", store], inner=Inner())
+
+
 def test_help_comes_in_groups_with_the_common_options_first(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse_options(train_ensemble.Arguments, ["--help"], train_ensemble.FIRST, fields=Recipe())

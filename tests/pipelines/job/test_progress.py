@@ -49,6 +49,12 @@ def test_plain_lines_hold_epoch_loss_rate_and_time_left(clock: list[float], monk
     assert "\x1b" not in stream.getvalue()
 
 
+def test_a_message_is_printed_as_it_is() -> None:
+    plain, stream = console(terminal=False)
+    TrainingDisplay(1, 1, plain).message("replica 0 failed: [red] (see /runs/a:100:b/failure.txt)")
+    assert stream.getvalue() == "replica 0 failed: [red] (see /runs/a:100:b/failure.txt)\n"
+
+
 def test_what_cannot_be_drawn_on_gets_plain_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

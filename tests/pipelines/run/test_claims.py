@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.run.claims import check_claim, check_own, claim
+from pipelines.run.claims import check_claim, check_own, claim, claim_images
 from pipelines.run.directory import Kind, run_id
 from pipelines.run.storage import Storage
 from tests.others_files import unchanged
@@ -52,6 +52,16 @@ def test_a_recipe_that_was_refused_on_images_prepared_otherwise_does_not_bind_th
     assert run.read_json("run.json")["recipe"] == {**settings, **prepared}
     with pytest.raises(UserError, match="epochs: was 3, is now 4"):
         claim(run, "recipe", {**settings, **prepared, "epochs": 4})
+
+
+def test_initial_weights_that_were_scaled_on_other_images_are_not_kept(tmp_path: Path) -> None:
+    run, scaled = attempt(tmp_path), "initial_weights/seed_0_width_1.safetensors"
+    claim_images(run, "3f0c")
+    run.write(scaled, b"{}")
+    claim_images(run, "3f0c")
+    assert run.exists(scaled)
+    claim_images(run, "91ab")  # before any replica was trained, the images were replaced and prepared again
+    assert not run.exists(scaled)
 
 
 def test_images_that_changed_are_told_in_words_and_the_way_out_is_the_callers(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from googlenet.images.records import RecordsError
@@ -17,13 +18,18 @@ from pipelines.evaluation.predictors import PredictorOptions
 from pipelines.job.command_line import run_command
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.run.storage_failures import is_outage, storage_failure
+from pipelines.run.storage_failures import STORE_FAILURES, is_outage, storage_failure
 from pipelines.training.replica import train_replica
 from pipelines.training.task import ReplicaTask
 from pipelines.training.trainer import _failure
 
 pytestmark = pytest.mark.timeout(300)
 SMALL_DISK_BYTES = 24 << 20
+
+
+def test_code_that_continues_without_its_storage_hides_no_bug() -> None:
+    assert issubclass(pa.ArrowInvalid, STORE_FAILURES)
+    assert not issubclass(UnicodeEncodeError, STORE_FAILURES)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from pipelines.run.lock import taken_over
 from pipelines.run.sheet import SheetAnswers, write_sheets
 from pipelines.run.storage import Storage
 from pipelines.tracking.follower import _Connection
@@ -126,6 +127,18 @@ def test_what_a_user_deletes_while_nothing_new_is_sent_is_there_again_at_the_end
     statuses = {role: found.info.status for role, found in runs_of(uri).items()}
     assert statuses == dict.fromkeys(("ensemble", "replica_0", "replica_1"), "FINISHED")
     assert errors(uri, 0) == [(1, 49.0), (2, 48.0), (3, 47.0)]
+
+
+def test_a_job_whose_run_another_one_has_taken_over_reports_no_end(run: Storage) -> None:
+    uri = store_of(run)
+    follow(run, uri, {0: "training", 1: "waiting"}, succeeded=False)
+    taken_over.set()
+    try:
+        with pytest.raises(KeyboardInterrupt), tracker_of(run, uri):
+            raise KeyboardInterrupt
+    finally:
+        taken_over.clear()
+    assert runs_of(uri)["ensemble"].info.status == "FAILED"  # and not KILLED
 
 
 def test_sheets_of_answers_are_pictures_by_epoch_and_are_sent_once(run: Storage) -> None:

@@ -40,6 +40,16 @@ def claimed(folder: Path, recipe: Recipe) -> Storage:
     return run
 
 
+def test_a_user_without_a_home_folder_is_asked_for_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(UserError, match="no home folder for an MLflow store; name one with --tracking-uri"):
+        tracking_uri_for(Storage.at("memory://bucket/run"))
+
+
 @pytest.mark.parametrize("name", ["what?", "100%41", "with space", "a#b&c=d", "wörter"])
 def test_a_store_in_a_folder_of_any_name_is_found_again_with_its_artifacts(
     tmp_path: Path, empty_store: Path, name: str

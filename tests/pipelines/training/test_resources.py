@@ -59,7 +59,8 @@ def test_a_cluster_that_cannot_grow_is_not_asked_for_more_replicas_than_it_holds
     nodes: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seven, two = Resources(8, parallel_replicas=7), Resources(1, parallel_replicas=2)
-    for address, at_once, used in (("", 2, 2), ("somewhere:6379", 7, 4)):  # two on the larger node
+    # Two on the larger node. With Ray's word "local", a command starts its own cluster, too.
+    for address, at_once, used in (("", 2, 2), ("local", 2, 2), ("somewhere:6379", 7, 4)):
         monkeypatch.setenv("RAY_ADDRESS", address)
         assert [replicas_at_once(demo(), resources) for resources in (seven, two)] == [at_once, 2]
         assert nodes_used(demo(), seven) == used
