@@ -18,6 +18,7 @@ In reading order:
 - ``packed_files``: recognition of Parquet files and archives
 - ``split_names``: names of folders and files that stand for training, validation or test
 - ``names_of_no_class``: names of folders that are parts of a data set, or kinds of files
+- ``folders_in_classes``: folders in classes that seem to be splits, or copies of other classes
 - ``folder_tree``: all names below a folder, without litter and run directories
 - ``file_names``: names that are not UTF-8, as readable text
 - ``file_endings``: which files are pictures, and which lie beside them

@@ -37,7 +37,8 @@ def advice_on_nothing(files: Iterable[str]) -> str:
     """Return what there is in a folder without pictures; empty if there is nothing."""
     kinds = Counter(ending(name) for name in files)
     shown = [f"{number:,} {kind}" for kind, number in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))]
-    return f"it has files of other kinds ({some(shown, 3)})" if shown else "it is empty"
+    fix = "; docs/data.md shows how to write Arrow files as Parquet" if "arrow" in kinds else ""
+    return f"it has files of other kinds ({some(shown, 3)}){fix}" if shown else "it is empty"
 
 
 def _words_in_names(pictures: Iterable[str]) -> list[str]:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 
 from pipelines.data.advice import advice_on_labels
 from pipelines.data.file_endings import is_picture
+from pipelines.data.folders_in_classes import check_folders_in_classes
 from pipelines.data.imagenet import FLAT_VALIDATION
 from pipelines.data.layout import Kind, Layout
 from pipelines.data.names_of_no_class import (
     IF_CLASSES,
+    are_kinds_of_files,
     is_kind_of_files,
     refuse_classes_in_classes,
     refuse_kinds_of_files_in_splits,
@@ -61,8 +63,8 @@ class Contents:
         return not self.has_imagenets_validation and self.direct > self.below.total()
 
     def has_mostly(self, names: Collection[str]) -> bool:
-        """Return whether several of these folders are in it, and at least half of its own are among them."""
-        shared = self.below.keys() & {*names}
+        """Return whether several of these folders are in it, whatever their case, and at least half of its own are."""
+        shared = {name.lower() for name in self.below} & {name.lower() for name in names}
         return len(shared) > 1 and 2 * len(shared) >= len(self.below)
 
     @property
@@ -76,6 +78,12 @@ class Contents:
         kinds = set(splits.values())
         are_alone = splits.keys() == self.below.keys() and self.with_folders.issuperset(splits)
         return [*splits] if TRAIN in kinds and (len(kinds) > 1 or are_alone) else []
+
+    @property
+    def holds_only_splits(self) -> bool:
+        """Whether it holds several splits with class folders, and nothing else: ``Training Data/train`` and ``val``."""
+        kinds = {split_of_folder(name) for name in self.below}
+        return TRAIN in kinds and len(kinds) > 1 and UNSPLIT not in kinds and self.with_folders == self.below.keys()
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,7 @@ def recognise_class_folders(survey: Survey, files: Sequence[str], root: Storage)
         _refuse_splits_in_classes(survey, root)
         refuse_classes_in_classes({name: contents.below for name, contents in survey.others.items()}, root)
         _tell_classes_in_classes(survey)
+        check_folders_in_classes(files, classes, root)
         hint = _hint(classes[0], files, root) if len(classes) == 1 else ""
         return Layout(Kind.CLASS_FOLDERS, {UNSPLIT: classes}, f"class folders: {some(classes)}", hint=hint)
     parts: dict[str, tuple[str, ...]] = {}
@@ -141,6 +150,7 @@ def recognise_class_folders(survey: Survey, files: Sequence[str], root: Storage)
     names = sorted({path.partition("/")[2] for paths in parts.values() for path in paths} - {""})
     _tell_folders_like_splits(survey, names)
     refuse_kinds_of_files_in_splits(names, list(whole), root)
+    check_folders_in_classes(files, [path for paths in parts.values() for path in paths if "/" in path], root)
     hint = _hint_in_split(parts.get(TRAIN, ()), files)
     return Layout(Kind.CLASS_FOLDERS, parts, f"class folders in {listed(whole)}: {some(names)}", hint=hint)
 
@@ -148,11 +158,12 @@ def recognise_class_folders(survey: Survey, files: Sequence[str], root: Storage)
 def _tell_classes_in_classes(survey: Survey) -> None:
     """Say so if most folders share most of the folders in them: splits may have names in any language."""
     nested = {name: contents for name, contents in survey.others.items() if not contents.is_mostly_flat}
-    numbers = Counter(inner for contents in nested.values() for inner in contents.below)
+    numbers = Counter(inner for contents in nested.values() for inner in {name.lower() for name in contents.below})
     half = len(survey.others) / 2
-    shared = sorted(inner for inner, number in numbers.items() if number > max(1, half))
+    known = {inner.lower(): inner for contents in nested.values() for inner in contents.below}
+    shared = sorted(known[inner] for inner, number in numbers.items() if number > max(1, half))
     alike = [name for name, contents in nested.items() if contents.has_mostly({*shared})]
-    if len(alike) > max(1, half) and not all(map(is_kind_of_files, shared)):
+    if len(alike) > max(1, half) and not are_kinds_of_files(shared):
         names = "train/ and val/" if len(alike) == 2 else "train/, val/ and test/"
         say(
             f"data: {listed(alike)} are taken for classes, and each has the folders {some(shared, 3)}: if those are "

@@ -1,11 +1,14 @@
 """Endings of files: which are pictures, which lie beside pictures, which are archives and tables."""
 
+import re
+
 # What programs and people put beside pictures: notes, labels, code, documents.
 DOCUMENTS = {
     *("txt", "md", "rst", "csv", "tsv", "json", "jsonl", "ndjson", "xml", "yaml", "yml", "toml", "ini", "cfg", "log"),
     *("html", "htm", "css", "js", "py", "pyc", "ipynb", "sh", "bat", "m", "r", "pdf", "doc", "docx", "xls", "xlsx"),
     *("bib", "mat", "npy", "pkl", "pt", "pth", "onnx", "safetensors", "h5", "hdf5", "db", "sqlite", "lock", "md5"),
     *("readme", "license", "copying", "notice", "checksums", "md5sums", "sha256sums", "sha256"),
+    *("cache", "lst", "list", "names", "geojson"),
 }
 # What telephones and cameras put beside pictures: films, sounds, settings of an edited picture, thumbnails of films.
 FROM_CAMERAS = {
@@ -14,11 +17,14 @@ FROM_CAMERAS = {
 }
 # Files that may hold pictures themselves, so that leaving them out would lose some.
 CONTAINERS = {
-    *("tar", "parquet", "arrow", "tfrecord", "npz", "gz", "tgz", "zip", "xz", "bz2", "zst", "7z", "rar", "part"),
+    *("tar", "parquet", "arrow", "tfrecord", "tfrec", "lmdb", "mdb", "rec", "npz"),
+    *("gz", "tgz", "zip", "xz", "bz2", "zst", "7z", "rar", "part"),
 }
 # Pictures that need a package beside Pillow, or are refused.
 OTHER_PICTURES = {"heic", "heif", "dng", "nef", "cr2", "cr3", "arw", "orf", "raf", "rw2", "svg"}
-COMPRESSED = (".tar.gz", ".tgz", ".zip", ".tar.xz", ".tar.bz2", ".tar.zst", ".7z", ".rar")
+COMPRESSED = re.compile(
+    r"\.(?:tar\.(?:gz|xz|bz2|zst)|tgz|tbz2?|txz|zip|7z|rar)(?:\.(?:\d{2,3}|[a-z]{2}))?$|\.[rz]\d\d$", re.IGNORECASE
+)
 TABLES = ("csv", "tsv", "json", "jsonl", "xlsx", "xls")
 
 
@@ -29,7 +35,7 @@ def ending(name: str) -> str:
 
 def is_picture(name: str) -> bool:
     """Return whether a file may be a picture by its ending; a name without an ending may be one."""
-    return not lies_beside_pictures(name) and ending(name) not in CONTAINERS
+    return not lies_beside_pictures(name) and ending(name) not in CONTAINERS and not is_compressed(name)
 
 
 def has_ending_of_picture(name: str) -> bool:
@@ -52,5 +58,5 @@ def has_known_ending(name: str) -> bool:
 
 
 def is_compressed(name: str) -> bool:
-    """Return whether a file is an archive that has to be unpacked before use, by its ending."""
-    return name.lower().endswith(COMPRESSED)
+    """Return whether a file is an archive that has to be unpacked before use, or a part of one, by its ending."""
+    return COMPRESSED.search(name) is not None

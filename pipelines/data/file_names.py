@@ -15,6 +15,8 @@ _TO_ESCAPE = re.compile(r"[\x00-\x1f\x7f\udc80-\udcff]|\\(?=x[0-9a-f]{2})")
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
 # Characters that nobody sees. Joiners and tags are none of them: they change letters (Persian, Bengali) and flags.
 _INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+# Joiners that change nothing, since they follow a Latin letter or a digit.
+_IDLE_JOINER = re.compile("(?<=[0-9A-Za-z\u00c0-\u024f])[\u200c\u200d]+")
 # Letters that are blank: the Hangul filler, and a Braille cell without dots.
 _BLANK = str.maketrans("\u3164\u2800", "  ")
 
@@ -48,7 +50,9 @@ def case_twins(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 def _visible(name: str) -> str:
     # Among the spaces are those that no line breaks at, as text that is copied from a web page has them.
-    return unicodedata.normalize("NFC", " ".join(_INVISIBLE.sub("", name).translate(_BLANK).split()))
+    return unicodedata.normalize(
+        "NFC", " ".join(_IDLE_JOINER.sub("", _INVISIBLE.sub("", name)).translate(_BLANK).split())
+    )
 
 
 def _groups(names: Iterable[str], key: Callable[[str], str]) -> list[tuple[str, ...]]:

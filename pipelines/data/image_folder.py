@@ -13,9 +13,19 @@ from googlenet.images.decoding import check_number_of_bytes
 from pipelines.data.file_endings import is_picture, lies_beside_pictures
 from pipelines.data.file_names import original
 from pipelines.data.imagenet import FLAT_VALIDATION, LABEL_FILES, validation_labels
-from pipelines.data.left_out import remarks_on_masks, remarks_on_other_files, remarks_on_thumbnails
+from pipelines.data.left_out import (
+    remarks_on_masks,
+    remarks_on_masks_beside,
+    remarks_on_other_files,
+    remarks_on_thumbnails,
+)
 from pipelines.data.listing import DataSet, Entry, ImageFile
-from pipelines.data.names_of_no_class import folder_of_masks, folder_of_thumbnails
+from pipelines.data.names_of_no_class import (
+    are_photographs,
+    folder_of_masks,
+    folder_of_thumbnails,
+    masks_beside_pictures,
+)
 from pipelines.data.split_names import VAL
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
@@ -50,6 +60,11 @@ def find_in_folders(files: Sequence[str], parts: Mapping[str, Collection[str]], 
     thumbnails: Counter[str] = Counter()
     masks: Counter[str] = Counter()
     folders_with_pictures = {name.rpartition("/")[0] for name in files if is_picture(name)}
+    with_photographs = {
+        above
+        for above, _, own_name in (folder.rpartition("/") for folder in folders_with_pictures)
+        if are_photographs(own_name)
+    }
     for name in files:
         split, class_name = _split_and_class(name, split_of, labels)
         depth = 1 if name.split("/")[0] in split_of else 2
@@ -63,9 +78,15 @@ def find_in_folders(files: Sequence[str], parts: Mapping[str, Collection[str]], 
             thumbnails[folder] += 1
         else:
             entries[split].append(Entry(name, class_name))
-            if folder := folder_of_masks(name, depth):
+            if folder := folder_of_masks(name, depth, with_photographs):
                 masks[folder] += 1
-    notes = (*remarks_on_other_files(beside_pictures), *remarks_on_thumbnails(thumbnails), *remarks_on_masks(masks))
+    masks_beside = masks_beside_pictures([entry.image_id for of_split in entries.values() for entry in of_split])
+    notes = (
+        *remarks_on_other_files(beside_pictures),
+        *remarks_on_thumbnails(thumbnails),
+        *remarks_on_masks(masks),
+        *remarks_on_masks_beside(masks_beside),
+    )
     return DataSet({**entries}, ignored=tuple(ignored), notes=notes)
 
 

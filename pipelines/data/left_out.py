@@ -1,12 +1,13 @@
 """Lines for the user about what is left out of a data set, and about names that mislead."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from pipelines.data.file_endings import ending
+from pipelines.data.file_endings import ending, is_compressed
 from pipelines.data.file_names import normalisation_twins
 from pipelines.data.folder_tree import Tree
-from pipelines.data.layout import Layout
+from pipelines.data.layout import Kind, Layout
+from pipelines.data.packed_files import is_packed
 from pipelines.data.split_names import UNSPLIT
 from pipelines.job.console import count, some
 from pipelines.run.litter import ZONE_MARK
@@ -38,6 +39,8 @@ def remarks_on_classes(tree: Tree, layout: Layout) -> Iterator[str]:
     if empty := [name for name in tree.empty_folders if _may_be_a_class(name, layout)]:
         yield f"empty folders, not classes: {some(empty)}"
     classes = {path for paths in layout.parts.values() for path in paths}
+    if layout.kind is Kind.CLASS_FOLDERS and (packed := _packed_classes(tree.files, classes)):
+        yield f"archives where class folders are, left out: {some(packed)}; unpack them if they hold classes"
     groups = [[name for name in group if name in classes] for group in tree.linked]
     if shared := [" and ".join(group[:2]) for group in groups if len(group) > 1]:
         yield f"class folders that are links to the same folder, so they hold the same images: {some(shared)}"
@@ -64,6 +67,17 @@ def remarks_on_masks(numbers: Mapping[str, int]) -> tuple[str, ...]:
     return (f"used as pictures of their classes, whatever the folder's name: {some(shown)}; {advice}",) if shown else ()
 
 
+def remarks_on_masks_beside(masks: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return a line about pictures that seem to be masks of those beside them, given for each folder."""
+    shown = [
+        f"{len(names):,} in {folder}/, as {names[0].rpartition('/')[2]}" for folder, names in sorted(masks.items())
+    ]
+    advice = "move them out of the class folders if they are masks or labels"
+    return (
+        (f"used as pictures, though named like masks of those beside them: {some(shown)}; {advice}",) if shown else ()
+    )
+
+
 def remarks_on_ids(image_ids: Iterable[str]) -> Iterator[str]:
     """Yield a line if several images have names that look the same."""
     if twins := normalisation_twins(image_ids):
@@ -76,6 +90,18 @@ def _may_be_a_class(folder: str, layout: Layout) -> bool:
         return "/" not in folder
     split_folders = {path.split("/")[0] for paths in layout.parts.values() for path in paths}
     return folder.count("/") == 1 and folder.split("/", maxsplit=1)[0] in split_folders
+
+
+def _packed_classes(files: Sequence[str], classes: Collection[str]) -> list[str]:
+    """Return archives in the places of classes and of their pictures: train/owl.zip, owl/owl.zip.
+
+    One beside the class folder that it was unpacked to is none. Those at the top are named among what is ignored.
+    """
+    splits = {path.rpartition("/")[0] for path in classes} - {""}
+    packed = [name for name in files if "/" in name and (is_compressed(name) or is_packed(name))]
+    packed = [name for name in packed if not splits or name.partition("/")[0] in splits]
+    places = {name: "/".join(name.split("/")[: 2 if splits else 1]) for name in packed}
+    return [name for name in packed if places[name].partition(".")[0] not in classes and places[name] not in classes]
 
 
 def _own_name(name: str) -> str:

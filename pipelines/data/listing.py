@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Protocol
 
 from googlenet.images.records import NO_LABEL
+from pipelines.data.file_endings import is_compressed
 from pipelines.data.file_names import case_twins, look_alikes
 from pipelines.data.names_of_no_class import is_kind_of_files
 from pipelines.data.split_names import EVALUATED_FIRST, TRAIN, VAL
@@ -186,7 +187,9 @@ def _classes_to_train(data: str, data_set: DataSet, entries: Mapping[str, Sequen
     if data_set.entries and not any(data_set.entries.values()):
         raise UserError(f"no labelled images to train on in {data}")
     if not train:
-        raise UserError(f"{data} has no training images (train/, or an archive with train in its name)")
+        packed = [name for name in data_set.ignored if is_compressed(name)]
+        fix = f"; unpack {some(packed, 3)} if they are there" if packed else ""
+        raise UserError(f"{data} has no training images (train/, or an archive with train in its name){fix}")
     _refuse_twins(data, train | val)
     if len(train) == 1:
         hint = f"; {data_set.hint}" if data_set.hint else ""

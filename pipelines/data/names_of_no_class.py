@@ -12,9 +12,17 @@ from pipelines.errors import UserError
 from pipelines.job.console import some
 from pipelines.run.storage import Storage
 
-PARTS = {"part", "batch", "chunk", "fold", "shard", "subset", "split", "set"}
+PARTS = {"part", "batch", "chunk", "fold", "shard", "subset", "split", "set", "image", "images"}
 THUMBNAILS = {"thumbnail", "thumb"}
-KINDS_OF_FILES = {"image", "img", "mask", "label", "annotation", "segmentation", *THUMBNAILS}
+KINDS_OF_FILES = {"image", "img", "mask", "msk", "label", "annotation", "segmentation", "seg", "gt", *THUMBNAILS}
+# The same in several words: MVTec's masks, and those of Pascal VOC.
+KINDS_IN_WORDS = {"groundtruth", "segmentationclass", "segmentationobject"}
+PHOTOGRAPHS = {"image", "img", "photo", "picture", "original", "rgb"}
+# What labels are besides: depth/ beside rgb/. A class may well be called so.
+LABELS = KINDS_OF_FILES - PHOTOGRAPHS | {"depth"}
+# The name of a mask that lies beside its picture: benign (1)_mask.png, 7.gt.png.
+_MASK = re.compile(r"[ _.-](?:masks?|labels?|annotations?|segmentations?|seg|gt|depth)(?:[ _-]?\d+)?$", re.IGNORECASE)
+FORMATS = {"jpeg", "jpg", "png", "tif", "tiff"}
 IF_CLASSES = "if they are classes, move all class folders into a new folder train/"
 
 
@@ -34,8 +42,8 @@ def refuse_names_of_no_classes(folders: Sequence[str], root: Storage) -> None:
     if _are_parts(folders):
         fix = "put their pictures into one folder for each class"
         raise UserError(f"{root} has {_listed(folders)}, whose names suggest parts of a data set: {fix}; {IF_CLASSES}")
-    if all(is_kind_of_files(name) for name in folders):
-        likely = min(folders, key=lambda name: not words_in(name)[0].startswith("im"))
+    if are_kinds_of_files(folders) or all(is_kind_of_files(name) and are_photographs(name) for name in folders):
+        likely = min(folders, key=lambda name: not are_photographs(name))
         fix = f"if the folders in one of them are the classes, specify it, such as {root.below(likely)}"
         raise UserError(f"{root} has {_listed(folders)}, whose names suggest kinds of files: {fix}; {IF_CLASSES}")
 
@@ -81,8 +89,7 @@ def refuse_kinds_of_files_in_splits(classes: Sequence[str], splits: Sequence[str
     Raises:
         UserError: they are.
     """
-    kinds = {tuple(words_in(name)) for name in classes}  # numbered classes are one: label_0, label_1
-    if len(splits) > 1 and len(kinds) > 1 and all(map(is_kind_of_files, classes)):
+    if len(splits) > 1 and are_kinds_of_files(classes):
         kept = next((name for name in splits if split_of_folder(name) == TRAIN), splits[0])
         others = [name for name in splits if name != kept]
         raise UserError(
@@ -115,9 +122,37 @@ def _are_parts(folders: Sequence[str]) -> bool:
 
 
 def is_kind_of_files(name: str) -> bool:
-    """Return whether a folder's name says that its files are of one kind: images, masks."""
-    words = words_in(name)
-    return bool(words) and all(word.removesuffix("s") in KINDS_OF_FILES for word in words)
+    """Return whether a folder's name says that its files are of one kind: images, masks, JPEGImages."""
+    words = _words_of_kind(name)
+    return "".join(words_in(name)) in KINDS_IN_WORDS or (bool(words) and KINDS_OF_FILES.issuperset(words))
+
+
+def are_kinds_of_files(folders: Collection[str]) -> bool:
+    """Return whether folders hold different kinds of files by their names, not classes: images beside lung_masks.
+
+    Names that differ only in a number are those of classes: label_0, label_1.
+    """
+    others = [name for name in folders if not are_photographs(name)]
+    if 0 < len(others) < len(folders) and all(map(_may_be_labels, others)):
+        return True
+    return len({tuple(_words_of_kind(name)) for name in folders}) > 1 and all(map(is_kind_of_files, folders))
+
+
+def are_photographs(name: str) -> bool:
+    """Return whether a folder's name says no more than that photographs are in it: images, rgb."""
+    words = _words_of_kind(name)
+    return bool(words) and PHOTOGRAPHS.issuperset(words)
+
+
+def _may_be_labels(name: str) -> bool:
+    """Return whether a folder's name is that of labels where one beside it says that photographs are in that."""
+    return is_kind_of_files(name) or not LABELS.isdisjoint(_words_of_kind(name)[-1:])
+
+
+def _words_of_kind(name: str) -> list[str]:
+    """Return the words in a folder's name, in the singular, without those for formats and splits."""
+    words = [word.removesuffix("s") for word in words_in(name)]
+    return [word for word in words if word not in FORMATS and word not in SPLIT_OF_WORD]
 
 
 def folder_of_thumbnails(name: str, folders_with_pictures: Collection[str], depth: int) -> str:
@@ -137,16 +172,32 @@ def folder_of_thumbnails(name: str, folders_with_pictures: Collection[str], dept
     return ""
 
 
-def folder_of_masks(name: str, depth: int) -> str:
+def folder_of_masks(name: str, depth: int, with_photographs: Collection[str]) -> str:
     """Return the folder below its class in which a picture seems to be no photograph, by the folder's name; or nothing.
 
-    ``depth`` is the number of folders that lead to the class.
+    Args:
+        name: path of the picture.
+        depth: number of folders that lead to the class.
+        with_photographs: folders in which a folder such as ``images`` is; ``lung_masks`` beside it has masks.
     """
     folders = name.split("/")[:-1]
     for place in range(depth, len(folders)):
-        if is_kind_of_files(folders[place]) and not words_in(folders[place])[0].startswith("im"):
+        is_one = is_kind_of_files(folders[place]) or "/".join(folders[:place]) in with_photographs
+        if is_one and not are_photographs(folders[place]) and _may_be_labels(folders[place]):
             return "/".join(folders[: place + 1]) + "/"
     return ""
+
+
+def masks_beside_pictures(names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the pictures that seem to be masks of others beside them, by their names, for each folder."""
+    stems = ((name, name.rpartition(".")[0]) for name in names)
+    suspects = {name: stem[: match.start()] for name, stem in stems if (match := _MASK.search(stem))}
+    known = {name.rpartition(".")[0] for name in names} if suspects else set()
+    masks: dict[str, list[str]] = defaultdict(list)
+    for name, stem in suspects.items():
+        if stem in known:
+            masks[name.rpartition("/")[0]].append(name)
+    return masks
 
 
 def _listed(folders: Sequence[str]) -> str:

@@ -104,9 +104,12 @@ def _refuse_parts_of_a_download(survey: Survey, packed: Sequence[str], root: Sto
 
 
 def _only_folder_with_a_layout(tree: Tree, survey: Survey) -> str:
-    """Return the only folder with pictures if it holds splits or packed files; it is no class then."""
-    if survey.folders != 1 or survey.splits:
+    """Return the only folder with pictures if it holds splits or packed files; it is no class, and no split, then."""
+    if survey.folders != 1:
         return ""
+    if survey.splits:
+        [(folder, contents)] = survey.splits.items()
+        return folder if contents.holds_only_splits else ""
     [folder] = survey.others
     inner = tree.below(folder)
     inside = Survey.of(inner.files)

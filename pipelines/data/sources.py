@@ -14,6 +14,7 @@ from pipelines.data.file_endings import (
     ending,
     has_ending_of_picture,
     has_known_ending,
+    is_compressed,
     is_picture,
     lies_beside_pictures,
 )
@@ -24,7 +25,7 @@ from pipelines.data.huggingface_parquet import ParquetImages, find_in_parquet
 from pipelines.data.image_folder import FolderImages, find_in_folders
 from pipelines.data.imagenet import find_in_imagenet_archives
 from pipelines.data.layout import Kind, Layout
-from pipelines.data.left_out import remarks, remarks_on_classes, remarks_on_ids, remarks_on_other_files
+from pipelines.data.left_out import ICLOUD, remarks, remarks_on_classes, remarks_on_ids, remarks_on_other_files
 from pipelines.data.listing import (
     DataSet,
     ImageReader,
@@ -33,10 +34,20 @@ from pipelines.data.listing import (
     list_for_training,
     list_unlabelled,
 )
+from pipelines.data.names_of_no_class import is_kind_of_files
 from pipelines.data.packed_files import is_packed
 from pipelines.data.published_data import storage_of
 from pipelines.data.recognition import recognise
-from pipelines.data.split_names import EVALUATED_FIRST, PURPOSES, TEST, TRAIN, UNSPLIT, VAL, split_of_folder
+from pipelines.data.split_names import (
+    EVALUATED_FIRST,
+    PURPOSES,
+    TEST,
+    TRAIN,
+    UNSPLIT,
+    VAL,
+    begins_or_ends_with_split,
+    split_of_folder,
+)
 from pipelines.data.tar_archives import TarImages
 from pipelines.data.torchvision_sets import PREFIX as TORCHVISION
 from pipelines.data.torchvision_sets import find_in_torchvision
@@ -179,21 +190,39 @@ def _splits_to_train_on(layout: Layout, tree: Tree) -> tuple[str, ...]:
         UserError: the folder of the validation images is there without them, so that others would be held out.
     """
     if layout.parts.keys() & {TRAIN, UNSPLIT} and VAL not in layout.parts:
-        folders = {name.partition("/")[0] for name in tree.files if "/" in name}
-        top = folders | {*tree.empty_folders} | _packed_or_away(tree)
-        if empty := sorted(name for name in top if "/" not in name and split_of_folder(name) == VAL):
+        top = {name.partition("/")[0] for name in tree.files if "/" in name} | {*tree.empty_folders}
+        empty = {name for name in top if "/" not in name and split_of_folder(name) == VAL}
+        packed = _packed_or_away(tree)
+        if folders := empty | {*packed.values()}:
             raise UserError(
-                f"there are no images in {listed(empty)}: add the validation images (unpack them, or fix a link), or "
-                "remove it to have part of each training class held out for validation"
+                f"there are no images in {listed(sorted(folders))}: add the validation images (unpack "
+                f"{some(sorted(packed)) or 'them'}, or fix a link), or remove it from here to have part of each "
+                "training class held out for validation"
             )
     return tuple(split for split in layout.parts if split != TEST)
 
 
-def _packed_or_away(tree: Tree) -> set[str]:
-    """Return names directly in the root of what is no folder and may become one: archives, and links to nothing."""
-    files = [name for name in tree.files if "/" not in name]
-    packed = {name.partition(".")[0] for name in files if ending(name) in CONTAINERS or not has_known_ending(name)}
-    return packed | {name.removesuffix(f" ({LINK_TO_NOTHING})") for name in tree.specials}
+def _packed_or_away(tree: Tree) -> dict[str, str]:
+    """Return what in the root is no folder and may become one of validation images, each with that folder's name.
+
+    These are archives, also in iCloud alone, and links to nothing.
+    """
+    folders = {name: _folder_of_packed(name) for name in tree.files if "/" not in name}
+    in_icloud = (name for name in tree.litter if name.endswith(ICLOUD) and "/" not in name)
+    folders |= {name: _folder_of_packed(name.removeprefix(".").removesuffix(ICLOUD)) for name in in_icloud}
+    folders |= {name: name for name in (special.removesuffix(f" ({LINK_TO_NOTHING})") for special in tree.specials)}
+    return {name: folder for name, folder in folders.items() if "/" not in name and split_of_folder(folder) == VAL}
+
+
+def _folder_of_packed(name: str) -> str:
+    """Return the folder that an archive would become, by its name: val.zip.001, val-20240101T000000Z-001.zip."""
+    is_other = has_known_ending(name) and ending(name) not in CONTAINERS
+    if is_other or lies_beside_pictures(name.rpartition(".")[0]):  # val.txt, val.csv.gz
+        return ""
+    stem = name.partition(".")[0]
+    if split_of_folder(stem) or is_kind_of_files(stem):  # val_labels.zip
+        return stem
+    return begins_or_ends_with_split(stem) if is_compressed(name) or is_packed(name) else ""
 
 
 def _split_to_evaluate(splits: Collection[str]) -> str:

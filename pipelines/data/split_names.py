@@ -52,6 +52,16 @@ def split_in_name(name: str, file: str) -> str:
     return splits.pop() if splits else UNSPLIT
 
 
+def begins_or_ends_with_split(name: str) -> str:
+    """Return the split whose word is the first or the last in the name of an archive, such as val-20240101T000000Z-001.
+
+    ``dev`` is none: dev-tools.zip. Else ``UNSPLIT``.
+    """
+    words = words_in(name)
+    splits = {SPLIT_OF_WORD.get(word, UNSPLIT) for word in (*words[:1], *words[-1:]) if word != "dev"} - {UNSPLIT}
+    return splits.pop() if len(splits) == 1 else UNSPLIT
+
+
 def words_in(name: str) -> list[str]:
     """Return the words in a name, in lower case; digits, other signs and a capital after a small letter divide them.
 

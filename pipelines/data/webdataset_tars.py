@@ -105,16 +105,27 @@ def _label(reader: TarImages, archive: str, name: str, sample: Sample) -> int:
     value: Any = text.strip()
     if label.name.lower().endswith("json"):
         try:
-            value = json.loads(text)["label"]
+            value = json.loads(text, object_pairs_hook=_with_one_label)["label"]
         except (KeyError, ValueError, TypeError) as error:
             raise UserError(
-                f"{name}: {sample.key} has no label: {label.name} has no number 'label'; {NEEDED}"
+                f"{name}: {sample.key} has no label: {label.name} has no number 'label', or two; {NEEDED}"
             ) from error
     number = _whole_number(value)
     if number is None or number < 0:
         shown = (value if isinstance(value, str) else json.dumps(value))[:40]
         raise UserError(f"{name}: {label.name} has label {shown}, expected a whole number from 0")
     return number
+
+
+def _with_one_label(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, of which JSON itself would silently keep the last of two labels.
+
+    Raises:
+        ValueError: it has two.
+    """
+    if [name for name, _ in pairs].count("label") > 1:
+        raise ValueError("two labels")
+    return dict(pairs)
 
 
 def _whole_number(value: Any) -> int | None:
