@@ -27,6 +27,8 @@ class Connection:
 
 def work(*_):
     matrix = torch.ones(600, 600)
+    if case == "taken_over":
+        taken_over.set()
     if case != "limited":
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
     while True:
@@ -47,8 +49,6 @@ else:
     sys.exit()
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 os.dup2(os.open(f"{sys.argv[1]}/{case}", os.O_CREAT | os.O_WRONLY), 2)
-if case == "taken_over":
-    taken_over.set()
 if case == "limited":
     follower.CLOSE_SECONDS = follower.MODELS_SECONDS = 0.5
 run_command(main)
