@@ -1,6 +1,7 @@
 """A job on a Ray cluster as a client sees it: its state and its output, through connections that come and go."""
 
 import asyncio
+import os
 import sys
 import threading
 import time
@@ -100,8 +101,10 @@ def _printing(client: Client, job: str, log: Log) -> Iterator[threading.Thread]:
             with suppress(asyncio.CancelledError, UnknownJobError):
                 loop.run_until_complete(task)
         except OutputLostError as error:
+            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # further lines must not fail
             complain(f"submit: the job's output is not shown any more ({error}), but the job is followed to its end")
         finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())  # else asyncio complains of a stream that is left
             loop.close()
 
     thread = threading.Thread(target=run, name="job_output", daemon=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from googlenet.evaluation.crops import scales_px
 from googlenet.evaluation.kept_budget import BUDGET_JSON, KeptBudget
 from googlenet.evaluation.kept_calibration import CALIBRATION_JSON, DIGESTS, KeptCalibration
 from googlenet.network.hub import fetch_snapshot, is_hub_name, name_of_page, parse_hub_name
@@ -158,13 +159,15 @@ def classes_and_crop(extra: dict[str, Any]) -> tuple[tuple[str, ...], int]:
         WeightsError: it lacks one, or has something else.
     """
     try:
-        return tuple(extra["classes"]), int(extra["crop_px"])
+        classes, crop_px = tuple(extra["classes"]), int(extra["crop_px"])
+        scales_px(crop_px)
     except KeyError as error:
         raise WeightsError(
             f"it does not name its {error}; files of a run do, and those of save_weights(..., classes=..., crop_px=...)"
         ) from error
     except (TypeError, ValueError) as error:
         raise WeightsError(f"its classes or its crop size cannot be used ({error})") from error
+    return classes, crop_px
 
 
 def calibration_of(files: Sequence[Path], digests: Sequence[str]) -> KeptCalibration | None:

@@ -60,3 +60,8 @@ def has_known_ending(name: str) -> bool:
 def is_compressed(name: str) -> bool:
     """Return whether a file is an archive that has to be unpacked before use, or a part of one, by its ending."""
     return COMPRESSED.search(name) is not None
+
+
+def without_ending_of_archive(name: str) -> str:
+    """Return the name that an archive's folder would have: ``St. Bernard`` of ``St. Bernard.tar.gz``."""
+    return COMPRESSED.sub("", name) if is_compressed(name) else name.rpartition(".")[0]

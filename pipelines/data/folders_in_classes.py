@@ -35,10 +35,11 @@ def _folders_in(files: Iterable[str], classes: Collection[str]) -> dict[str, set
     inside: dict[str, set[str]] = defaultdict(set)
     known = {*classes}
     for name in files:
-        first, *rest = name.split("/")
-        folder = first if first in known else f"{first}/{rest.pop(0)}" if rest else ""
-        if len(rest) > 1 and folder in known and is_picture(name):
-            inside[folder].add(rest[0])
+        folders = name.split("/")[:-1]
+        depth = 1 if folders and folders[0] in known else 2
+        folder = "/".join(folders[:depth])
+        if len(folders) > depth and folder in known and is_picture(name):
+            inside[folder].add(folders[depth])
     return inside
 
 
@@ -47,7 +48,7 @@ def _refuse_splits_among(classes: Mapping[str, Collection[str]], parent: str, ro
     splits = {name: split for name, inside in classes.items() if inside and (split := split_of_folder(name))}
     nested = [name for name in splits if _are_classes(classes[name], classes.keys() - {name})]
     training = {folder for name in splits if splits[name] == TRAIN for folder in classes[name]}
-    others = [name for name in splits if splits[name] != TRAIN and training.intersection(classes[name])]
+    others = [name for name in splits if splits[name] != TRAIN and _are_classes(classes[name], training)]
     if nested or others:
         shown = nested or [name for name in splits if splits[name] == TRAIN or name in others]
         raise UserError(

@@ -1,9 +1,9 @@
 """Lines for the user about what is left out of a data set, and about names that mislead."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
-from pipelines.data.file_endings import ending, is_compressed
+from pipelines.data.file_endings import ending, is_compressed, without_ending_of_archive
 from pipelines.data.file_names import normalisation_twins
 from pipelines.data.folder_tree import Tree
 from pipelines.data.layout import Kind, Layout
@@ -92,7 +92,7 @@ def _may_be_a_class(folder: str, layout: Layout) -> bool:
     return folder.count("/") == 1 and folder.split("/", maxsplit=1)[0] in split_folders
 
 
-def _packed_classes(files: Sequence[str], classes: Collection[str]) -> list[str]:
+def _packed_classes(files: Sequence[str], classes: Set[str]) -> list[str]:
     """Return archives in the places of classes and of their pictures: train/owl.zip, owl/owl.zip.
 
     One beside the class folder that it was unpacked to is none. Those at the top are named among what is ignored.
@@ -101,7 +101,7 @@ def _packed_classes(files: Sequence[str], classes: Collection[str]) -> list[str]
     packed = [name for name in files if "/" in name and (is_compressed(name) or is_packed(name))]
     packed = [name for name in packed if not splits or name.partition("/")[0] in splits]
     places = {name: "/".join(name.split("/")[: 2 if splits else 1]) for name in packed}
-    return [name for name in packed if places[name].partition(".")[0] not in classes and places[name] not in classes]
+    return [name for name, place in places.items() if classes.isdisjoint({place, without_ending_of_archive(place)})]
 
 
 def _own_name(name: str) -> str:

@@ -6,6 +6,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 
 from pipelines.data.split_names import SPLIT_OF_WORD, TRAIN, split_of_folder, suggested_splits, words_in
 from pipelines.errors import UserError
@@ -16,7 +17,7 @@ PARTS = {"part", "batch", "chunk", "fold", "shard", "subset", "split", "set", "i
 THUMBNAILS = {"thumbnail", "thumb"}
 KINDS_OF_FILES = {"image", "img", "mask", "msk", "label", "annotation", "segmentation", "seg", "gt", *THUMBNAILS}
 # The same in several words: MVTec's masks, and those of Pascal VOC.
-KINDS_IN_WORDS = {"groundtruth", "segmentationclass", "segmentationobject"}
+KINDS_IN_WORDS = {"groundtruth", "segmentationclas", "segmentationobject"}  # without a last s, as all words here
 PHOTOGRAPHS = {"image", "img", "photo", "picture", "original", "rgb"}
 # What labels are besides: depth/ beside rgb/. A class may well be called so.
 LABELS = KINDS_OF_FILES - PHOTOGRAPHS | {"depth"}
@@ -94,7 +95,8 @@ def refuse_kinds_of_files_in_splits(classes: Sequence[str], splits: Sequence[str
         others = [name for name in splits if name != kept]
         raise UserError(
             f"{root} has {_listed(classes)} in {_listed(splits)}, whose names suggest kinds of files: put the pictures "
-            f"of each class into a folder of its own; if they are classes, move {_listed(others)} elsewhere"
+            f"of each class into a folder of its own; if they are classes, rename them, or move {_listed(others)} "
+            "elsewhere"
         )
 
 
@@ -124,7 +126,7 @@ def _are_parts(folders: Sequence[str]) -> bool:
 def is_kind_of_files(name: str) -> bool:
     """Return whether a folder's name says that its files are of one kind: images, masks, JPEGImages."""
     words = _words_of_kind(name)
-    return "".join(words_in(name)) in KINDS_IN_WORDS or (bool(words) and KINDS_OF_FILES.issuperset(words))
+    return "".join(_singular(name)) in KINDS_IN_WORDS or (bool(words) and KINDS_OF_FILES.issuperset(words))
 
 
 def are_kinds_of_files(folders: Collection[str]) -> bool:
@@ -151,8 +153,12 @@ def _may_be_labels(name: str) -> bool:
 
 def _words_of_kind(name: str) -> list[str]:
     """Return the words in a folder's name, in the singular, without those for formats and splits."""
-    words = [word.removesuffix("s") for word in words_in(name)]
-    return [word for word in words if word not in FORMATS and word not in SPLIT_OF_WORD]
+    return [word for word in _singular(name) if word not in FORMATS and word not in SPLIT_OF_WORD]
+
+
+@lru_cache  # a folder's name is asked for with each picture in it
+def _singular(name: str) -> tuple[str, ...]:
+    return tuple(word.removesuffix("s") for word in words_in(name))
 
 
 def folder_of_thumbnails(name: str, folders_with_pictures: Collection[str], depth: int) -> str:
@@ -165,7 +171,7 @@ def folder_of_thumbnails(name: str, folders_with_pictures: Collection[str], dept
     """
     folders = name.split("/")[:-1]
     for place in range(depth, len(folders)):
-        words = [word.removesuffix("s") for word in words_in(folders[place])]
+        words = _singular(folders[place])
         above = "/".join(folders[:place])
         if words and THUMBNAILS.issuperset(words) and above in folders_with_pictures:
             return f"{above}/{folders[place]}/"

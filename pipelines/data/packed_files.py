@@ -32,7 +32,7 @@ class _File(NamedTuple):
 
 def is_packed(name: str) -> bool:
     """Return whether a file holds many images, by its ending."""
-    return PurePosixPath(name).suffix.lower() in KINDS
+    return name.lower().endswith((*KINDS,))
 
 
 def recognise_packed_files(names: Sequence[str], root: Storage) -> Layout:

@@ -45,7 +45,7 @@ from pipelines.data.split_names import (
     TRAIN,
     UNSPLIT,
     VAL,
-    begins_or_ends_with_split,
+    split_of_archive,
     split_of_folder,
 )
 from pipelines.data.tar_archives import TarImages
@@ -194,9 +194,10 @@ def _splits_to_train_on(layout: Layout, tree: Tree) -> tuple[str, ...]:
         empty = {name for name in top if "/" not in name and split_of_folder(name) == VAL}
         packed = _packed_or_away(tree)
         if folders := empty | {*packed.values()}:
+            names = some(sorted(packed))
             raise UserError(
                 f"there are no images in {listed(sorted(folders))}: add the validation images (unpack "
-                f"{some(sorted(packed)) or 'them'}, or fix a link), or remove it from here to have part of each "
+                f"{names or 'them'}, or fix a link), or remove {names or 'it'} from here to have part of each "
                 "training class held out for validation"
             )
     return tuple(split for split in layout.parts if split != TEST)
@@ -205,9 +206,12 @@ def _splits_to_train_on(layout: Layout, tree: Tree) -> tuple[str, ...]:
 def _packed_or_away(tree: Tree) -> dict[str, str]:
     """Return what in the root is no folder and may become one of validation images, each with that folder's name.
 
-    These are archives, also in iCloud alone, and links to nothing.
+    These are archives, also in iCloud alone, and links to nothing. An archive beside the folder of its name, such as
+    the class ``valid_tickets``, has been unpacked to it.
     """
-    folders = {name: _folder_of_packed(name) for name in tree.files if "/" not in name}
+    unpacked = {name.partition("/")[0] for name in tree.files if "/" in name}
+    files = [name for name in tree.files if "/" not in name and name.partition(".")[0] not in unpacked]
+    folders = {name: _folder_of_packed(name) for name in files}
     in_icloud = (name for name in tree.litter if name.endswith(ICLOUD) and "/" not in name)
     folders |= {name: _folder_of_packed(name.removeprefix(".").removesuffix(ICLOUD)) for name in in_icloud}
     folders |= {name: name for name in (special.removesuffix(f" ({LINK_TO_NOTHING})") for special in tree.specials)}
@@ -222,7 +226,7 @@ def _folder_of_packed(name: str) -> str:
     stem = name.partition(".")[0]
     if split_of_folder(stem) or is_kind_of_files(stem):  # val_labels.zip
         return stem
-    return begins_or_ends_with_split(stem) if is_compressed(name) or is_packed(name) else ""
+    return split_of_archive(stem) if is_compressed(name) or is_packed(name) else ""
 
 
 def _split_to_evaluate(splits: Collection[str]) -> str:

@@ -52,14 +52,14 @@ def split_in_name(name: str, file: str) -> str:
     return splits.pop() if splits else UNSPLIT
 
 
-def begins_or_ends_with_split(name: str) -> str:
-    """Return the split whose word is the first or the last in the name of an archive, such as val-20240101T000000Z-001.
+def split_of_archive(name: str) -> str:
+    """Return the split whose word is the last in the name of an archive: pets-val; else ``UNSPLIT``.
 
-    ``dev`` is none: dev-tools.zip. Else ``UNSPLIT``.
+    Numbers, single letters and ``part`` may follow it, as in val-20240101T000000Z-001. ``dev`` alone says too little.
     """
-    words = words_in(name)
-    splits = {SPLIT_OF_WORD.get(word, UNSPLIT) for word in (*words[:1], *words[-1:]) if word != "dev"} - {UNSPLIT}
-    return splits.pop() if len(splits) == 1 else UNSPLIT
+    words = [word for word in words_in(name) if len(word) > 1 and word != "part"]
+    splits = {SPLIT_OF_WORD[word] for word in words if word in SPLIT_OF_WORD and word != "dev"}
+    return splits.pop() if len(splits) == 1 and words[-1] in SPLIT_OF_WORD else UNSPLIT
 
 
 def words_in(name: str) -> list[str]:

@@ -108,7 +108,7 @@ def _label(reader: TarImages, archive: str, name: str, sample: Sample) -> int:
             value = json.loads(text, object_pairs_hook=_with_one_label)["label"]
         except (KeyError, ValueError, TypeError) as error:
             raise UserError(
-                f"{name}: {sample.key} has no label: {label.name} has no number 'label', or two; {NEEDED}"
+                f"{name}: {sample.key} has no label: {label.name} must have exactly one number 'label'; {NEEDED}"
             ) from error
     number = _whole_number(value)
     if number is None or number < 0:

@@ -229,7 +229,7 @@ def native_stderr_to_log(run: Storage | None) -> Iterator[None]:
 def _folder_of_user() -> Path:
     folder = Path(tempfile.gettempdir()) / f"googlenet-{os.getuid()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
+    if folder.lstat().st_uid != os.getuid():  # of a link, the user who made it
         raise UserError(f"{folder} belongs to another user; set TMPDIR to a folder of your own")
     return folder
 

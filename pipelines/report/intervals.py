@@ -24,12 +24,12 @@ def with_exact_bounds(errors: Floats, low: Floats, high: Floats) -> tuple[Floats
     """Return bootstrap bounds (M,) of the means of (N, M) errors in percent, exact where all N are equal.
 
     Where they are 0 or 100, these are the bounds of Clopper and Pearson: with no error among N images, the highest rate
-    that has none with a probability of 2.5 %. So often, at most, images have another error than that of all N, such as
-    33 % where one of three replicas is wrong; and it may be 0 or 100. Bounds make an interval wider, never narrower.
-    All others stay as they are.
+    that has none with a probability of 2.5 %. Where they lie between, such as 33 % if one of three replicas is wrong on
+    each image, no larger share of all images differs from them, and the error of those may be 0 or 100. These bounds
+    make an interval wider, never narrower. All others stay as they are.
     """
     tail = (100 - CONFIDENCE_PERCENT) / 200
-    margin = 100 * (1 - tail ** (1 / max(1, len(errors))))
+    margin = 100 * (1 - tail ** (1 / len(errors)))
     own, is_same = errors[0], (errors == errors[0]).all(axis=0)
     return (
         np.where(is_same, np.minimum(low, own - margin * (own / 100)), low),

@@ -111,8 +111,9 @@ def estimate(
     training = training_seconds(run, recipe, resources, counts, trial)
     rest = replace(rest, trial=trial, views_per_image=views, training_seconds=training, shortage=planned.remark)
     predictor = TriedPredictor(trial, tried, planned.num_gpus)
-    what = {"are_trained": not waiting, "with_soups": bool(with_soups)}
-    return _with_predictions(rest, run, recipe, predictor, that_fit, **what)
+    return _with_predictions(
+        rest, run, recipe, predictor, that_fit, are_trained=not waiting, with_soups=bool(with_soups)
+    )
 
 
 def _with_predictions(

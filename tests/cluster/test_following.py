@@ -13,6 +13,7 @@ from ray.dashboard.modules.job.pydantic_models import JobDetails
 
 from cluster import following
 from cluster.following import Log, follow
+from pipelines.job.console import say
 
 
 class Cluster:
@@ -82,6 +83,7 @@ def test_output_that_nobody_reads_is_asked_for_once(
     assert details is not None
     assert len(cluster._streams) == 8
     assert "not shown any more (Broken pipe), but the job is followed to its end" in capsys.readouterr().err
+    say("submit: attempt 1 of 3 ended with 75")  # as before the next attempt; it goes nowhere, and does not fail
 
 
 def test_output_that_a_terminal_cannot_show_comes_as_escapes(monkeypatch: pytest.MonkeyPatch) -> None:

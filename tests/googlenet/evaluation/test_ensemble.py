@@ -162,7 +162,7 @@ def test_a_replica_whose_outputs_are_no_numbers_is_named_in_place_of_an_answer()
     broken = network(1)
     broken.classifier.weight.data.fill_(float("nan"))
     members = [Replica(model, SCRATCH_PREPROCESSING) for model in (network(0), broken)]
-    with pytest.raises(ValueError, match=r"^replica 1 answers with numbers that are not finite: .*load them"):
+    with pytest.raises(ValueError, match=r"^replica 1, from 0 in the order in which they were asked, answers: .*load them"):
         Ensemble(members, CLASSES, CROP_PX).answers(photograph(50, 44), 1)
 
 
@@ -187,6 +187,14 @@ def test_a_folder_is_refused_with_the_way_to_its_files(tmp_path: Path) -> None:
     ):
         Ensemble.load(tmp_path)
     assert sorted(tmp_path.glob("replicas/*/weights.safetensors")) == paths  # as the message says
+
+
+def test_a_file_with_a_crop_size_that_has_no_views_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    model = network(0)
+    path.write_bytes(to_safetensors(model, model.state_dict(), SCRATCH_PREPROCESSING, classes=CLASSES, crop_px=50))
+    with pytest.raises(WeightsError, match=r"mine\.safetensors: .* crop size cannot be used .*multiple of 7"):
+        Ensemble.load(path)
 
 
 def test_no_files_are_refused() -> None:

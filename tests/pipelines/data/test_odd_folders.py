@@ -57,6 +57,7 @@ def test_a_split_in_a_split_is_no_class(tmp_path: Path, folders: list[str], nest
 
 def test_a_class_that_is_called_like_a_split_may_have_folders_of_its_own(tmp_path: Path) -> None:
     made(tmp_path, "train/train/steam", "train/train/diesel", "train/bus/city", "train/test/tube", "train/bus/test")
+    made(tmp_path, "train/train/2020", "train/test/2020")
     assert images_to_train_on(str(tmp_path), 50, 0).listing.classes == ("bus", "test", "train")
 
 
@@ -151,22 +152,35 @@ def test_masks_that_lie_beside_their_pictures_are_counted(
 )
 def test_packed_validation_images_are_missed_by_their_file(tmp_path: Path, packed: str, folder: str) -> None:
     written(made(tmp_path, *classes_of("train")), packed)
-    message = f"no images in {folder}/: add the validation images (unpack {packed}, or fix a link), or remove it from"
+    message = f"no images in {folder}/: add the validation images (unpack {packed}, or fix a link), or remove {packed}"
     with pytest.raises(UserError, match=re.escape(message)):
         images_to_train_on(str(tmp_path), 10, 0)
 
 
 @pytest.mark.parametrize(
-    "beside", ["val.lst", "val.cache", "val.csv.gz", "val.geojson", "val_labels.zip", "dev-tools.zip", "a.val.b.zip"]
+    "beside",
+    [
+        *("val.lst", "val.cache", "val.csv.gz", "val.geojson", "val_labels.zip", "dev-tools.zip", "a.val.b.zip"),
+        *("validation_tools.zip", "train_val.zip"),
+    ],
 )
 def test_lists_and_labels_of_validation_images_are_no_packed_ones(tmp_path: Path, beside: str) -> None:
     written(made(tmp_path, *classes_of("train")), beside)
     assert len(images_to_train_on(str(tmp_path), 50, 0).listing.splits["val"]) == 2
 
 
+@pytest.mark.parametrize("classes", [("invalid_id", "valid_id"), ("tickets_invalid", "tickets_valid")])
+def test_archives_of_classes_whose_names_have_words_for_splits_may_stay_beside_them(
+    tmp_path: Path, classes: tuple[str, ...]
+) -> None:
+    written(made(tmp_path, *classes), *(f"{name}.zip" for name in classes))
+    assert images_to_train_on(str(tmp_path), 50, 0).listing.classes == classes
+
+
 @pytest.mark.parametrize("packed", ["train/owl.zip", "train/owl/owl.7z.001", "train/owl/a/owl.tar"])
 def test_a_class_that_is_still_packed_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], packed: str) -> None:
-    written(made(tmp_path, *classes_of("train")), packed, "train/cat.zip", "docs/figures.zip")
+    made(tmp_path, *classes_of("train"), "train/St. Bernard")
+    written(tmp_path, packed, "train/cat.zip", "train/St. Bernard.tar.gz", "train/dog.tar", "docs/figures.zip")
     said = said_of(tmp_path, capsys)
     assert f"archives where class folders are, left out: {packed}; unpack them if they hold classes" in said
 
@@ -193,12 +207,17 @@ def test_arrow_files_are_refused_with_the_way_to_parquet(tmp_path: Path) -> None
 
 
 @pytest.mark.linux
-@pytest.mark.parametrize("first", ["train", "treino"])
+@pytest.mark.parametrize(
+    ("first", "line"),
+    [
+        ("train", "validacao/ left out, with the same class folders"),
+        ("treino", "treino/ and validacao/ are taken for classes"),
+    ],
+)
 def test_splits_that_spell_classes_in_another_case_are_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], first: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], first: str, line: str
 ) -> None:
-    said = said_of(made(tmp_path, *classes_of(first), "validacao/Cat", "validacao/Dog"), capsys)
-    assert "validacao/ left out, with the same class folders" in said or "treino/ and validacao/ are taken for" in said
+    assert line in said_of(made(tmp_path, *classes_of(first), "validacao/Cat", "validacao/Dog"), capsys)
 
 
 @pytest.mark.linux
@@ -214,5 +233,5 @@ def test_a_label_that_is_there_twice_is_not_chosen_silently(tmp_path: Path) -> N
     archive.write_bytes(tar({**members, **labels}))
     assert images_to_train_on(str(tmp_path), 50, 0).listing.classes == ("0", "1")
     archive.write_bytes(tar({**members, **labels, "3.json": b'{"label": 0, "label": 1}'}))
-    with pytest.raises(UserError, match=r"3\.json has no number 'label', or two"):
+    with pytest.raises(UserError, match=r"3\.json must have exactly one number 'label'"):
         images_to_train_on(str(tmp_path), 50, 0)
