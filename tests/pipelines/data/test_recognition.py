@@ -284,7 +284,7 @@ def test_numbers_of_a_camera_are_not_taken_for_classes_in_names() -> None:
         ("mytrain/cat/1.jpg mytrain/dog/1.jpg mytest/cat/1.jpg", "has mytest/, mytrain/, each with the folders cat,"),
         (
             "train/images/1.jpg train/masks/1.png val/images/1.jpg val/masks/1.png",
-            "has images/, masks/ in train/, val/, whose names suggest kinds of files: .* classes, rename them, or move val/",
+            "has images/, masks/ in train/, val/, whose names suggest kinds .* classes, rename them, or move val/",
         ),
         (
             "Images/a/1.jpg Images/b/1.jpg masks/a/1.png annotations/a/1.png",
