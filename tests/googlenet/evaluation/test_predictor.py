@@ -1,6 +1,7 @@
 """The predictor against an explicit loop over views and replicas."""
 
 import io
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -41,7 +42,9 @@ def decode(data: bytes) -> ScaledImage:
     return ScaledImage.decode(data, scales_px(CROP))
 
 
-def view_by_view(replicas: list[Replica], data: bytes, at_once: int = 36) -> np.ndarray:
+def view_by_view(
+    replicas: list[Replica], data: bytes, at_once: int = 36, dtype: torch.dtype = torch.float32
+) -> np.ndarray:
     """Return the (K, 144, C) probabilities of the 144 views, each cut on its own, ``at_once`` in a forward pass.
 
     Views that show the same pixels are computed once.
@@ -52,8 +55,9 @@ def view_by_view(replicas: list[Replica], data: bytes, at_once: int = 36) -> np.
     views, position = torch.cat([cut_views(scaled, [box], CROP) for box in boxes]).unique(dim=0, return_inverse=True)
     result = []
     for member in replicas:
+        network = deepcopy(member.model).to(dtype)
         with torch.no_grad():
-            logits = [member.model(member.preprocessing(batch)).logits for batch in views.split(at_once)]
+            logits = [network(member.preprocessing(batch).to(dtype)).logits for batch in views.split(at_once)]
         result.append(torch.cat(logits)[position].double().softmax(1).numpy())
     return np.array(result)
 
@@ -78,13 +82,16 @@ def test_averages_are_those_of_all_144_views_one_by_one() -> None:
     for size, at_once in [((60, 45), 36), ((45, 60), 36), ((50, 50), 1)]:
         data = picture(*size)
         prediction = predictor.predict(decode(data))
-        reference = view_by_view(replicas, data, at_once)
+        reference = view_by_view(replicas, data, at_once, torch.float64)
+        # How fp32 rounds depends on the processor and the batch. Twice as far off as views one by one is rounding.
+        tolerance = 2 * np.abs(view_by_view(replicas, data, at_once) - reference).max()
+        assert tolerance < 1e-5
         assert prediction.num_views.tolist() == [[1, 10, 144]] * 2
         assert prediction.probabilities.shape == (2, 3, 5)
         for p, policy in enumerate((1, 10, 144)):
             mean = reference[:, positions(policy)].mean(axis=1)
-            assert np.abs(prediction.probabilities[:, p] - mean).max() < 1e-6
-        assert np.abs(prediction.max_pooled - reference.max(axis=1)).max() < 1e-6
+            assert np.abs(prediction.probabilities[:, p] - mean).max() < tolerance
+        assert np.abs(prediction.max_pooled - reference.max(axis=1)).max() < tolerance
 
 
 def test_answers_of_single_views_and_of_groups_are_those_of_the_views_one_by_one() -> None:
