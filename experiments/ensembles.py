@@ -9,7 +9,7 @@ Each seed (of the embedded images, the initial weights and the sampling) has fou
 - ``paper``: seven sampling seeds, the same initial weights;
 - ``initialisations``: seven sampling seeds, seven initial weights;
 - ``wide``: one replica, half as wide again by default, with the sampling seed of the paper's seventh;
-- ``long``: two replicas with the first two sampling seeds, trained seven times as long.
+- ``long``: two replicas with the first two sampling seeds, or ``--long-replicas``, trained seven times as long.
 
 ``--compare`` chooses among the last three. Finished runs are not repeated, and those of other options are refused.
 Differences are paired by image and seed. Intervals are bootstrap intervals over the images, which apply to the trained
@@ -50,7 +50,6 @@ from pipelines.tracking.recipe_option import recipe_of_options
 from pipelines.train_ensemble import Arguments as MainJob
 
 ROOT = Path(__file__).parents[1]
-LONG_REPLICAS = 2
 MANY_EPOCHS = 10_000
 # Two values say almost nothing about the spread.
 LEAST_SEEDS = 3
@@ -78,6 +77,8 @@ class Arguments:
     """Replicas of an ensemble."""
     wide_replica_width: float | None = None
     """Width of the wide replica; the default is 1.5 times the recipe's."""
+    long_replicas: int = 2
+    """Replicas that are trained longer."""
     compare: tuple[Compared, ...] = get_args(Compared)
     """Runs that are compared with the paper's setting."""
 
@@ -128,7 +129,7 @@ def options_of(arguments: Arguments, seed: int) -> dict[str, list[str]]:
     options = {
         "initialisations": [*own, *first, *all_of_them, "--no-shared-initial-weights"],
         "wide": [*own, *last, "--replicas", "1", "--wide-replica-width", str(width)],
-        "long": [*own, *first, "--replicas", str(LONG_REPLICAS), "--epochs", str(epochs)],
+        "long": [*own, *first, "--replicas", str(arguments.long_replicas), "--epochs", str(epochs)],
     }
     return {"paper": [*own, *first, *all_of_them], **{name: options[name] for name in arguments.compare}}
 

@@ -98,6 +98,9 @@ def test_the_two_ensembles_of_seven_differ_in_the_initial_weights_alone(tmp_path
 def test_the_long_replicas_train_as_long_as_all_of_the_ensemble_together(tmp_path: Path) -> None:
     options = options_of(Arguments(tmp_path, recipe="demo", replicas=3), 100)["long"]
     assert options[options.index("--epochs") + 1] == str(3 * demo().epochs)
+    assert options[options.index("--replicas") + 1] == "2"
+    options = options_of(Arguments(tmp_path, long_replicas=1), 100)["long"]
+    assert options[options.index("--replicas") + 1] == "1"
 
 
 def test_intervals_are_over_the_images_of_all_seeds_or_over_the_seeds() -> None:
