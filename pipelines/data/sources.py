@@ -50,7 +50,7 @@ from pipelines.data.split_names import (
 )
 from pipelines.data.tar_archives import TarImages
 from pipelines.data.torchvision_sets import PREFIX as TORCHVISION
-from pipelines.data.torchvision_sets import find_in_torchvision
+from pipelines.data.torchvision_sets import find_in_torchvision, names_of_sets
 from pipelines.data.webdataset_tars import class_list_beside, class_list_of, find_in_webdataset
 from pipelines.errors import UserError, did_you_mean
 from pipelines.job.console import say, some
@@ -263,11 +263,16 @@ def _refuse_misspelt_name(data: str) -> None:
     """Refuse what is no folder, but nearly ``embedded`` or the name of a data set of torchvision."""
     if Path(data).exists():
         return
-    prefix, colon, name = data.partition(":")
+    word = data.removeprefix(f"{Path.cwd()}/").removesuffix("/")  # as it was specified; recipes have absolute paths
+    prefix, colon, name = word.partition(":")
     if colon and did_you_mean(prefix, [TORCHVISION.removesuffix(":")]):
         raise UserError(f"there is no folder {data} (did you mean {TORCHVISION}{name}?)")
-    if not colon and (meant := did_you_mean(data.removesuffix("/"), [embedded_dataset.NAME])):
+    if colon or "/" in word:
+        return
+    if meant := did_you_mean(word, [embedded_dataset.NAME]):
         raise UserError(f"there is no folder {data}{meant}")
+    if known := [name for name in names_of_sets() if name.lower() == word.lower()]:
+        raise UserError(f"there is no folder {data} (did you mean {TORCHVISION}{known[0]}?)")
 
 
 def _find_in(root: Storage, tree: Tree, choose: Choice) -> tuple[ImageReader, DataSet]:

@@ -68,11 +68,20 @@ def find_in_torchvision(data: str) -> tuple[Storage, DataSet]:
     return Storage.at(str(folder)), DataSet({**entries}, classes)
 
 
-def _set_named(name: str) -> Callable[..., Any]:
+def names_of_sets() -> list[str]:
+    """Return the names of the data sets that torchvision can download."""
+    return list(_downloadable())
+
+
+def _downloadable() -> dict[str, Callable[..., Any]]:
     from torchvision import datasets
 
     makers: dict[str, Callable[..., Any]] = {known: getattr(datasets, known) for known in datasets.__all__}
-    downloadable = {known: make for known, make in makers.items() if "download" in inspect.signature(make).parameters}
+    return {known: make for known, make in makers.items() if "download" in inspect.signature(make).parameters}
+
+
+def _set_named(name: str) -> Callable[..., Any]:
+    downloadable = _downloadable()
     if name not in downloadable:
         meant = did_you_mean(name, downloadable) or " (try Imagenette)"
         raise UserError(f"{PREFIX}{name}: torchvision has no downloadable data set of this name{meant}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.data.file_names import case_twins, look_alikes
-from pipelines.data.sources import images_to_evaluate, images_to_train_on
+from pipelines.data.sources import absolute_data, images_to_evaluate, images_to_train_on
 from pipelines.data.split_names import split_of_folder
 from pipelines.errors import UserError
 
@@ -198,11 +198,16 @@ def test_a_training_split_with_another_name_is_named_before_the_refusal(
         ("Embedded/", "embedded"),
         ("torchvison:CIFAR10?root=/tmp/x", "torchvision:CIFAR10?root=/tmp/x"),
         ("TorchVision:Imagenette?size=160px", "torchvision:Imagenette?size=160px"),
+        ("imagenette", "torchvision:Imagenette"),
+        ("CIFAR10", "torchvision:CIFAR10"),
     ],
 )
 def test_the_misspelt_name_of_a_data_set_is_no_missing_folder(misspelt: str, meant: str) -> None:
     with pytest.raises(UserError, match=rf"^there is no folder {re.escape(f'{misspelt} (did you mean {meant}?)')}$"):
         images_to_train_on(misspelt, 10.0, 0)
+    absolute = absolute_data(misspelt)  # as a recipe has it
+    with pytest.raises(UserError, match=rf"{re.escape(f'(did you mean {meant}?)')}$"):
+        images_to_train_on(absolute, 10.0, 0)
 
 
 @pytest.mark.parametrize("path", ["scan:2024-01-01", "backup:photos_of_cats", "photos"])
