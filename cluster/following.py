@@ -101,8 +101,7 @@ def _printing(client: Client, job: str, log: Log) -> Iterator[threading.Thread]:
             with suppress(asyncio.CancelledError, UnknownJobError):
                 loop.run_until_complete(task)
         except OutputLostError as error:
-            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # further lines must not fail
-            complain(f"submit: the job's output is not shown any more ({error}), but the job is followed to its end")
+            leave_standard_output(str(error))
         finally:
             loop.run_until_complete(loop.shutdown_asyncgens())  # else asyncio complains of a stream that is left
             loop.close()
@@ -152,10 +151,25 @@ def _show(text: str) -> None:
 
     Raises:
         OutputLostError: it cannot be written, which is no loss of the connection.
+        BlockingIOError: it cannot be written now, since its reader is slow and nobody waits for that one.
     """
-    encoding = sys.stdout.encoding or "utf-8"
     try:
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.write(showable(text))
         sys.stdout.flush()
+    except BlockingIOError:
+        raise
     except OSError as error:
         raise OutputLostError(error.strerror or type(error).__name__) from error
+
+
+def showable(text: str) -> str:
+    """Return ``text`` with escapes in place of what the encoding of standard output lacks."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def leave_standard_output(reason: str) -> None:
+    """Let further lines go nowhere, where they cannot fail, and say so on standard error."""
+    sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    with suppress(OSError):  # it may have lost the same reader
+        complain(f"submit: the job's output is not shown any more ({reason}), but the job is followed to its end")

@@ -35,7 +35,17 @@ try:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
     from ray.exceptions import AuthenticationError
 
-    from cluster.following import LOST_SECONDS, POLL_SECONDS, REQUEST_FAILURES, Client, Log, UnknownJobError, follow
+    from cluster.following import (
+        LOST_SECONDS,
+        POLL_SECONDS,
+        REQUEST_FAILURES,
+        Client,
+        Log,
+        UnknownJobError,
+        follow,
+        leave_standard_output,
+        showable,
+    )
     from cluster.options import JOB, USER_ERROR_EXIT_CODE, Arguments, parse, runtime_env
     from pipelines.job.console import complain
     from pipelines.job.console import say as say_in_columns
@@ -250,5 +260,13 @@ def _git(project: Path, *words: str) -> str:
     return git.stdout.decode(errors="replace").strip()  # its errors, in the user's language, are not looked at
 
 
+def tell(text: str) -> None:
+    """Print lines for the user; once standard output takes nothing any more, go on without it."""
+    try:
+        say_in_columns(showable(text))
+    except OSError as error:
+        leave_standard_output(error.strerror or type(error).__name__)
+
+
 if __name__ == "__main__":
-    sys.exit(main(parse(sys.argv[1:]), say_in_columns))
+    sys.exit(main(parse(sys.argv[1:]), tell))

@@ -63,7 +63,9 @@ def _read_by(read: Callable[[], object]) -> bytes:
     data = read()
     if isinstance(data, bytes | bytearray | memoryview):
         if not len(data):
-            raise ImageDecodeError("the open file has nothing left to read; go back to its beginning with seek(0)")
+            raise ImageDecodeError(
+                "the open file has nothing left to read; if it is not empty, go back to its beginning with seek(0)"
+            )
         return bytes(data)
     if isinstance(data, str):
         raise ValueError(f"{EXPECTED}, got a file open for text; open it with mode rb")  # noqa: TRY004 - as of others

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from pipelines.data.file_endings import TABLES, ending, is_compressed, is_picture
+from pipelines.data.file_names import original
 from pipelines.job.console import some
 from pipelines.run.places import UNPACK
 
@@ -27,6 +28,11 @@ def advice_on_labels(files: Sequence[str]) -> str:
 
     ``files`` are the names of all files, pictures and others.
     """
+    if flattened := next((name for name in files if is_picture(name) and "\\" in original(name)), ""):
+        return (
+            f"names have backslashes ({flattened}), as from an archive made on Windows: unpack it again with unzip, "
+            "which makes folders of them"
+        )
     if words := _words_in_names(filter(is_picture, files)):
         return f"if their names begin with their classes ({some(words, 3)}), docs/data.md shows how to sort them"
     tables = [name for name in files if ending(name) in TABLES and name.count("/") < 2]

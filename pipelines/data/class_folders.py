@@ -81,9 +81,14 @@ class Contents:
 
     @property
     def holds_only_splits(self) -> bool:
-        """Whether it holds several splits with class folders, and nothing else: ``Training Data/train`` and ``val``."""
-        kinds = {split_of_folder(name) for name in self.below}
-        return TRAIN in kinds and len(kinds) > 1 and UNSPLIT not in kinds and self.with_folders == self.below.keys()
+        """Whether it holds several splits and nothing else: ``Training Data/train`` and ``val``.
+
+        Those for training have class folders. Test pictures may have none, nor have ImageNet's for validation.
+        """
+        splits = {name: split_of_folder(name) for name in self.below}
+        kinds = {*splits.values()}
+        have_classes = self.with_folders.issuperset(name for name, split in splits.items() if split == TRAIN)
+        return TRAIN in kinds and len(kinds) > 1 and UNSPLIT not in kinds and have_classes
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,13 @@ def check_folders_in_classes(files: Iterable[str], classes: Collection[str], roo
     ``classes`` are paths relative to ``root``: ``cat``, or ``train/cat``.
 
     Raises:
-        UserError: a class in a split folder has the name of a split, and the class folders of one in it.
+        UserError: a class in a folder for training or validation has the name of a split, and the class folders of one
+            in it.
     """
     inside = _folders_in(files, classes)
     for parent in sorted({path.rpartition("/")[0] for path in classes}):
         own = {path.rpartition("/")[2]: inside[path] for path in classes if path.rpartition("/")[0] == parent}
-        if parent:
+        if parent and split_of_folder(parent) != TEST:
             _refuse_splits_among(own, parent, root)
         _tell_copies_of_classes(own, parent)
         _tell_splits_in_classes(own, parent)

@@ -21,6 +21,8 @@ KINDS_IN_WORDS = {"groundtruth", "segmentationclas", "segmentationobject"}  # wi
 PHOTOGRAPHS = {"image", "img", "photo", "picture", "original", "rgb"}
 # What labels are besides: depth/ beside rgb/. A class may well be called so.
 LABELS = KINDS_OF_FILES - PHOTOGRAPHS | {"depth"}
+# Words that say so whatever other words are in a name: ILSVRC2012_bbox_val_v3.tgz.
+OF_LABELS = {"label", "annotation", "bbox", "gt"}
 # The name of a mask that lies beside its picture: benign (1)_mask.png, 7.gt.png.
 _MASK = re.compile(r"[ _.-](?:masks?|labels?|annotations?|segmentations?|seg|gt|depth)(?:[ _-]?\d+)?$", re.IGNORECASE)
 FORMATS = {"jpeg", "jpg", "png", "tif", "tiff"}
@@ -138,6 +140,11 @@ def are_kinds_of_files(folders: Collection[str]) -> bool:
     if 0 < len(others) < len(folders) and all(map(_may_be_labels, others)):
         return True
     return len({tuple(_words_of_kind(name)) for name in folders}) > 1 and all(map(is_kind_of_files, folders))
+
+
+def has_word_for_labels(name: str) -> bool:
+    """Return whether a name has a word for labels of pictures, whatever its other words: coco_annotations_val."""
+    return not OF_LABELS.isdisjoint(_singular(name))
 
 
 def are_photographs(name: str) -> bool:

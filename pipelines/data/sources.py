@@ -34,7 +34,7 @@ from pipelines.data.listing import (
     list_for_training,
     list_unlabelled,
 )
-from pipelines.data.names_of_no_class import is_kind_of_files
+from pipelines.data.names_of_no_class import has_word_for_labels, is_kind_of_files
 from pipelines.data.packed_files import is_packed
 from pipelines.data.published_data import storage_of
 from pipelines.data.recognition import recognise
@@ -192,7 +192,7 @@ def _splits_to_train_on(layout: Layout, tree: Tree) -> tuple[str, ...]:
     if layout.parts.keys() & {TRAIN, UNSPLIT} and VAL not in layout.parts:
         top = {name.partition("/")[0] for name in tree.files if "/" in name} | {*tree.empty_folders}
         empty = {name for name in top if "/" not in name and split_of_folder(name) == VAL}
-        packed = _packed_or_away(tree)
+        packed = _packed_or_away(tree, beside_classes=UNSPLIT in layout.parts)
         if folders := empty | {*packed.values()}:
             names = some(sorted(packed))
             raise UserError(
@@ -203,30 +203,32 @@ def _splits_to_train_on(layout: Layout, tree: Tree) -> tuple[str, ...]:
     return tuple(split for split in layout.parts if split != TEST)
 
 
-def _packed_or_away(tree: Tree) -> dict[str, str]:
+def _packed_or_away(tree: Tree, *, beside_classes: bool) -> dict[str, str]:
     """Return what in the root is no folder and may become one of validation images, each with that folder's name.
 
     These are archives, also in iCloud alone, and links to nothing. An archive beside the folder of its name, such as
-    the class ``valid_tickets``, has been unpacked to it.
+    the class ``valid_tickets``, has been unpacked to it. ``beside_classes`` says that classes are in no ``train``: they
+    may have been unpacked from ``pets-val.zip``.
     """
     unpacked = {name.partition("/")[0] for name in tree.files if "/" in name}
     files = [name for name in tree.files if "/" not in name and name.partition(".")[0] not in unpacked]
-    folders = {name: _folder_of_packed(name) for name in files}
+    own_names = {name: name for name in files}
     in_icloud = (name for name in tree.litter if name.endswith(ICLOUD) and "/" not in name)
-    folders |= {name: _folder_of_packed(name.removeprefix(".").removesuffix(ICLOUD)) for name in in_icloud}
+    own_names |= {name: name.removeprefix(".").removesuffix(ICLOUD) for name in in_icloud}
+    folders = {name: _folder_of_packed(own, beside_classes=beside_classes) for name, own in own_names.items()}
     folders |= {name: name for name in (special.removesuffix(f" ({LINK_TO_NOTHING})") for special in tree.specials)}
     return {name: folder for name, folder in folders.items() if "/" not in name and split_of_folder(folder) == VAL}
 
 
-def _folder_of_packed(name: str) -> str:
+def _folder_of_packed(name: str, *, beside_classes: bool) -> str:
     """Return the folder that an archive would become, by its name: val.zip.001, val-20240101T000000Z-001.zip."""
     is_other = has_known_ending(name) and ending(name) not in CONTAINERS
     if is_other or lies_beside_pictures(name.rpartition(".")[0]):  # val.txt, val.csv.gz
         return ""
     stem = name.partition(".")[0]
-    if split_of_folder(stem) or is_kind_of_files(stem):  # val_labels.zip
+    if split_of_folder(stem) or is_kind_of_files(stem) or has_word_for_labels(stem):  # val_labels.zip
         return stem
-    return split_of_archive(stem) if is_compressed(name) or is_packed(name) else ""
+    return split_of_archive(stem, is_alone=beside_classes) if is_compressed(name) or is_packed(name) else ""
 
 
 def _split_to_evaluate(splits: Collection[str]) -> str:

@@ -52,12 +52,15 @@ def split_in_name(name: str, file: str) -> str:
     return splits.pop() if splits else UNSPLIT
 
 
-def split_of_archive(name: str) -> str:
+def split_of_archive(name: str, *, is_alone: bool) -> str:
     """Return the split whose word is the last in the name of an archive: pets-val; else ``UNSPLIT``.
 
-    Numbers, single letters and ``part`` may follow it, as in val-20240101T000000Z-001. ``dev`` alone says too little.
+    Numbers, single letters, ``part`` and neutral words may follow it, as in val-20240101T000000Z-001 and
+    pets_val_images. With ``is_alone`` no other word may be before it. ``dev`` alone says too little.
     """
-    words = [word for word in words_in(name) if len(word) > 1 and word != "part"]
+    words = [word for word in words_in(name) if len(word) > 1 and word not in (*_NEUTRAL, "part")]
+    if is_alone and len(words) > 1:
+        return UNSPLIT
     splits = {SPLIT_OF_WORD[word] for word in words if word in SPLIT_OF_WORD and word != "dev"}
     return splits.pop() if len(splits) == 1 and words[-1] in SPLIT_OF_WORD else UNSPLIT
 

@@ -34,7 +34,7 @@ def find_in_torchvision(data: str) -> tuple[Storage, DataSet]:
 
     Raises:
         UserError: there is no such data set, it cannot be downloaded, an earlier download to the folder that ``root``
-            names was interrupted, or it names a class twice.
+            names was interrupted, it names a class twice, or the home folder that it would go to is not known.
     """
     name, _, query = data.removeprefix(PREFIX).partition("?")
     # A plus sign stays a plus sign, not a space: folders may have it in their names.
@@ -42,7 +42,10 @@ def find_in_torchvision(data: str) -> tuple[Storage, DataSet]:
     if empty := [option for option, value in options.items() if not value]:
         raise UserError(f"{data}: {empty[0]} is empty; is a shell variable unset?")
     given = options.pop("root", "")
-    folder = Path(given or Path.home() / ".cache" / "googlenet-ensemble" / name).expanduser()
+    try:
+        folder = Path(given or Path.home() / ".cache" / "googlenet-ensemble" / name).expanduser()
+    except RuntimeError as error:  # as of a container's user without an entry in /etc/passwd, or of root=~nobody
+        raise UserError(f"{data}: there is no such home folder; name a folder with ?root=/FOLDER") from error
     if not folder.is_absolute():
         raise UserError(f"{data}: root={folder} must be an absolute path")
     if parts := options.keys() & {"split", "train"}:

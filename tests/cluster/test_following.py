@@ -86,6 +86,27 @@ def test_output_that_nobody_reads_is_asked_for_once(
     say("submit: attempt 1 of 3 ended with 75")  # as before the next attempt; it goes nowhere, and does not fail
 
 
+class FullOnce(io.StringIO):
+    """A standard output that does not wait for its reader, and whose reader is slow once."""
+
+    encoding = "utf-8"
+    is_full = True
+
+    def write(self, text: str) -> int:
+        if self.is_full:
+            self.is_full = False
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return super().write(text)
+
+
+def test_a_reader_that_is_slow_for_a_moment_gets_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = FullOnce()
+    monkeypatch.setattr(sys, "stdout", output)
+    cluster = Cluster([["one\n"], ["one\n", "two\n"]], seconds_between=0.0)
+    assert follow(cluster, "job", Log()) is not None  # type: ignore[arg-type]
+    assert output.getvalue() == "two\n"
+
+
 def test_output_that_a_terminal_cannot_show_comes_as_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
     content = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding="ascii"))

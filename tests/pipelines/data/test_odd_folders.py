@@ -41,6 +41,11 @@ def test_a_folder_around_all_splits_is_entered_though_it_has_the_name_of_one(tmp
     assert {image.image_id.split("/")[0] for image in listing.splits["val"]} == {"val"}
 
 
+def test_a_folder_around_the_splits_is_entered_though_the_test_pictures_are_in_no_class_folder(tmp_path: Path) -> None:
+    made(tmp_path, *classes_of("train_data/train"), "train_data/test")
+    assert images_to_train_on(str(tmp_path), 50, 0).listing.classes == ("cat", "dog")
+
+
 @pytest.mark.parametrize(
     ("folders", "nested"),
     [
@@ -53,6 +58,13 @@ def test_a_folder_around_all_splits_is_entered_though_it_has_the_name_of_one(tmp
 def test_a_split_in_a_split_is_no_class(tmp_path: Path, folders: list[str], nested: str) -> None:
     with pytest.raises(UserError, match=f"{nested}: folders of such names .* put all splits side by side"):
         images_to_train_on(str(made(tmp_path, *classes_of(*folders))), 10, 0)
+
+
+def test_a_test_folder_that_is_there_twice_stops_no_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = said_of(made(tmp_path, *classes_of("train", "val", "test", "test/test")), capsys)
+    assert "named like other classes (cat, dog): test/test/; if that is a copy" in said
 
 
 def test_a_class_that_is_called_like_a_split_may_have_folders_of_its_own(tmp_path: Path) -> None:
@@ -148,6 +160,8 @@ def test_masks_that_lie_beside_their_pictures_are_counted(
         (".val.zip.icloud", "val"),
         ("val2017.zip", "val2017"),
         ("val.tfrec", "val"),
+        ("pets_val_images.zip", "val"),
+        ("val_images_part1.zip", "val"),
     ],
 )
 def test_packed_validation_images_are_missed_by_their_file(tmp_path: Path, packed: str, folder: str) -> None:
@@ -161,7 +175,7 @@ def test_packed_validation_images_are_missed_by_their_file(tmp_path: Path, packe
     "beside",
     [
         *("val.lst", "val.cache", "val.csv.gz", "val.geojson", "val_labels.zip", "dev-tools.zip", "a.val.b.zip"),
-        *("validation_tools.zip", "train_val.zip"),
+        *("validation_tools.zip", "train_val.zip", "ILSVRC2012_bbox_val_v3.tgz", "coco_annotations_val2017.zip"),
     ],
 )
 def test_lists_and_labels_of_validation_images_are_no_packed_ones(tmp_path: Path, beside: str) -> None:
@@ -175,6 +189,18 @@ def test_archives_of_classes_whose_names_have_words_for_splits_may_stay_beside_t
 ) -> None:
     written(made(tmp_path, *classes), *(f"{name}.zip" for name in classes))
     assert images_to_train_on(str(tmp_path), 50, 0).listing.classes == classes
+
+
+@pytest.mark.parametrize("packed", ["pets-val.zip", "ILSVRC2012_img_val.tar"])
+def test_the_archive_that_classes_may_have_been_unpacked_from_may_stay_beside_them(tmp_path: Path, packed: str) -> None:
+    written(made(tmp_path, "cat", "dog"), packed)
+    assert images_to_train_on(str(tmp_path), 50, 0).listing.classes == ("cat", "dog")
+
+
+def test_a_part_of_packed_validation_images_is_missed_beside_classes_too(tmp_path: Path) -> None:
+    written(made(tmp_path, "cat", "dog"), "val-20240101T000000Z-001.zip")
+    with pytest.raises(UserError, match="no images in val/: add the validation images"):
+        images_to_train_on(str(tmp_path), 10, 0)
 
 
 @pytest.mark.parametrize("packed", ["train/owl.zip", "train/owl/owl.7z.001", "train/owl/a/owl.tar"])

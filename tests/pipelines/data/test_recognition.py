@@ -144,6 +144,8 @@ def test_archives_and_tables_are_found_where_people_have_them(
 def test_a_folder_around_the_data_set_is_entered_where_that_is_certain() -> None:
     layout = recognised("photos/train/a/1.jpg photos/train/b/1.jpg photos/val/a/1.jpg notes.txt")
     assert (layout.base, layout.parts["train"]) == ("photos", ("train/a", "train/b"))
+    layout = recognised("Training/train/n1/1.JPEG Training/train/n2/1.JPEG Training/val/ILSVRC2012_val_00000001.JPEG")
+    assert (layout.base, layout.parts["val"]) == ("Training", ("val",))
     layout = recognised("PetImages/Cat/1.jpg PetImages/Dog/1.jpg")
     assert (layout.base, layout.parts) == ("", {"": ("PetImages",)})
     assert layout.hint == "if Cat, Dog are the classes, specify /data/PetImages"
@@ -261,6 +263,10 @@ def test_numbers_of_a_camera_are_not_taken_for_classes_in_names() -> None:
         ("train/cat.0.jpg train/cat.1.jpg train/dog.0.jpg train/dog.1.jpg test1/1.jpg", r"their classes \(cat, dog\)"),
         ("great_pyrenees_1.jpg great_pyrenees_2.jpg pug_1.jpg pug_2.jpg", r"their classes \(great_pyrenees, pug\)"),
         ("1.jpg 2.jpg labels.csv", r"labels in a table are not read: docs/data\.md .* \(labels\.csv\)"),
+        (
+            r"train\cat\1.jpg train\dog\1.jpg",
+            r"names have backslashes \(train\\cat\\1\.jpg\), as from an archive made on Windows: unpack it again",
+        ),
         (
             "00000/1.jpg 00000.parquet 00001/2.jpg 00001.parquet",
             "as img2dataset writes them: such folders .* are parts",

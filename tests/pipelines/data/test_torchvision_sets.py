@@ -24,6 +24,18 @@ FILES = [
 ]
 
 
+@pytest.mark.parametrize("options", ["", "?root=~nobody-of-this-name/data"])
+def test_a_home_folder_that_is_not_known_is_told_with_another_place(
+    options: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(UserError, match=r"there is no such home folder; name a folder with \?root=/FOLDER"):
+        images_to_train_on(f"torchvision:FashionMNIST{options}", 10, 0)
+
+
 def test_a_set_of_files_keeps_its_bytes(tmp_path: Path) -> None:
     written = {}
     for split in ("train", "val"):
