@@ -47,7 +47,6 @@ from pipelines.run.predictions import file_name, read_ensemble, read_predictions
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.recipe_option import recipe_of_options
-from pipelines.train_ensemble import Arguments as MainJob
 
 ROOT = Path(__file__).parents[1]
 MANY_EPOCHS = 10_000
@@ -81,6 +80,17 @@ class Arguments:
     """Replicas that are trained longer."""
     compare: tuple[Compared, ...] = get_args(Compared)
     """Runs that are compared with the paper's setting."""
+
+
+@dataclass(frozen=True)
+class OptionsOfRun:
+    """Options of the main job that the experiments give it: the fields of its recipe, and two more."""
+
+    fields: Recipe
+    recipe: str = ""
+    """Name of a recipe, or its JSON file."""
+    soup: bool = False
+    """Also evaluate averages of the replicas' weights, which changes no recipe."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +184,8 @@ def train_once(run_dir: Path, options: Sequence[str]) -> None:
 def recipe_of(options: Sequence[str]) -> Recipe:
     """Return the recipe that the main job takes from these options."""
     with chdir(ROOT):  # where the job runs
-        recipe = recipe_of_options(options, MainJob.recipe)
-        return with_absolute_paths(parse_options(MainJob, [*options, "--run-dir", "any"], fields=recipe).fields)
+        recipe = recipe_of_options(options, OptionsOfRun.recipe)
+        return with_absolute_paths(parse_options(OptionsOfRun, options, fields=recipe).fields)
 
 
 def _run_dir(arguments: Arguments, name: str, seed: int) -> Path:

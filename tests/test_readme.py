@@ -223,7 +223,7 @@ def checks(places: dict[str, str], ray_cluster: str) -> dict[str, Callable[[str]
         "python pipelines/compare_runs.py": prints("paired"),
         "python pipelines/export_ensemble.py": _exports(places),
         "pip install -c constraints.txt 'ray[default]'": lambda _command: None,  # so does `make setup`
-        # tests/pipelines/tracking/test_models.py, with a real request
+        # tests/pipelines/tracking/test_served_model.py, with the page's own server and request
         "export MLFLOW_TRACKING_URI": lambda _command: None,
         "mlflow models serve": lambda _command: None,
         "base64 < PHOTO": lambda _command: None,

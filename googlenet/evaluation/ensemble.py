@@ -251,8 +251,8 @@ def top_answers(
     """
     if damaged := np.flatnonzero(~np.isfinite(probabilities).all(axis=1)).tolist():
         raise ValueError(
-            f"replica {damaged[0]}, from 0 in the order in which they were asked, answers with numbers that are not "
-            "finite: its weights or its preprocessing are damaged; load them from their file again"
+            f"replica {damaged[0]} (counted from 0) returned values that are not finite: its weights or its "
+            "preprocessing are damaged; load them from their file again"
         )
     means = probabilities.mean(axis=0, dtype=np.float64)
     order = np.argsort(-means, kind="stable")

@@ -1,4 +1,4 @@
-"""Threshold at which a cascade stops: hardly any answer gets worse; chosen on some images for others.
+"""Threshold at which a cascade stops, chosen on some images so that it loses hardly any answer on others.
 
 An answer is lost if all passes together are right and the cascade is wrong. The share of lost answers bounds by how
 much the error rises. It is controlled as in conformal risk control (Angelopoulos et al. 2024): of N images, at most

@@ -1,4 +1,4 @@
-"""From bytes to pixels, and images stored in shards. Imports no other wing.
+"""Decoding of bytes to pixels, and images stored in shards. Imports no other wing.
 
 In reading order:
 

@@ -127,7 +127,7 @@ class _Scan:
         state = "damaged" if self.has_end else "truncated"
         share = self._missing_share()
         if share >= SMALLEST_SHARE:
-            return f"{state}: the last {100 * share:.0f} % of the picture are missing"
+            return f"{state}: the last {100 * share:.0f} % of the picture is missing"
         return f"{state}: some of its pixel data are missing or wrong (libjpeg: {warning})"
 
     def _missing_share(self) -> float:

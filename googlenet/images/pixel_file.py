@@ -1,4 +1,4 @@
-"""An image file without its metadata, which may be damaged or enormous, and what of the metadata pixels need."""
+"""An image file without its metadata, which may be damaged or enormous, and the metadata that decoding needs."""
 
 import re
 from dataclasses import dataclass

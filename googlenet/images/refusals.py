@@ -136,7 +136,7 @@ def _missing(data: bytes) -> str | None:
 
 
 def _last(share: float, of: str) -> str | None:
-    return f"truncated: the last {max(1, round(100 * share))} % of the {of} are missing" if share > 0 else None
+    return f"truncated: the last {max(1, round(100 * share))} % of the {of} is missing" if share > 0 else None
 
 
 def _damaged(chunk: str | None) -> str | None:

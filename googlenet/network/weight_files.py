@@ -30,7 +30,7 @@ CHECKPOINT_KEYS = ("model", "state_dict", "model_state_dict")
 FIRST_PARAMETER = "conv1.conv.weight"
 # A layer by this project's name, which torchvision's network lacks.
 OWN_PARAMETER = "conv2_reduce.conv.weight"
-# A state dict does not say how its network was fed.
+# A state dict does not record the preprocessing of its network.
 ASSUMED_PIXELS = (
     "pixels are taken as torchvision's published weights need them, (x - 127.5) / 127.5; if the network was trained "
     "with another normalisation, see docs/training.md#given-weights"
@@ -76,8 +76,8 @@ def read_torchvision_pth(data: bytes) -> StoredNetwork:
     tensors = {name.removeprefix(prefix): value for name, value in state.items()}
     if OWN_PARAMETER in tensors:
         raise WeightsError(
-            "a state dict of this project's own GoogLeNet, which does not say how the network was fed: load it into a "
-            "GoogLeNet, then googlenet.save_weights keeps it with its preprocessing, see docs/training.md#given-weights"
+            "a state dict of this project's own GoogLeNet, which does not record the preprocessing: load it into a "
+            "GoogLeNet, then save both by googlenet.save_weights, see docs/training.md#given-weights"
         )
     tensors = renamed(tensors, dict(_torchvision_names()), separator=".")
     return StoredNetwork(tensors, "bn", 1.0, "caffe", TORCHVISION_PREPROCESSING, assumption=ASSUMED_PIXELS)

@@ -1,8 +1,8 @@
-"""From ``--data`` to shards in the run directory.
+"""Preparation of images: from ``--data`` to shards in the run directory.
 
-Reads: what ``--data`` names. Writes: dataset/{train,val}/*.parquet, dataset/manifest.json, dataset/quarantine.jsonl,
-dataset/bad_images.jsonl.
-Door: ``prepare.prepare``.
+Reads: what ``--data`` names; dataset/, also that of a run whose images are compared. Writes:
+dataset/{train,val}/*.parquet with a .json each, dataset/manifest.json, dataset/quarantine.jsonl,
+dataset/bad_images.jsonl. Door: ``prepare.prepare``.
 
 In reading order:
 

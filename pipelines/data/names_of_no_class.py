@@ -1,4 +1,4 @@
-"""Names of folders that no classes have: parts of a data set, and kinds of files.
+"""Names of folders that are not classes: parts of a data set, and kinds of files.
 
 ``seg_train`` beside ``seg_test``, ``fold1`` beside ``fold2``, ``images`` beside ``masks``, ``thumbs`` below a class.
 """

@@ -84,7 +84,7 @@ def images_to_train_on(data: str, val_percent: float, data_seed: int) -> Images:
     reader, data_set = _find(data, data_seed, _splits_to_train_on)
     listing = list_for_training(data, data_set, val_percent)
     if VAL not in data_set.entries:
-        say(f"data: no validation images are given, so {val_percent:g} % of each class are held out")
+        say(f"data: no validation images are given, so {val_percent:g} % of each class is held out")
     if twins := case_twins(listing.classes):
         say(f"data: classes whose names differ only in case: {some([' and '.join(group) for group in twins])}")
     judged = {image.label for image in listing.splits["val"]}

@@ -1,4 +1,4 @@
-"""From weights to predictions of every view.
+"""Prediction: from weights to the probabilities of every view.
 
 Reads: dataset/, replicas/<k>/weights.safetensors; of a run that answers or teaches, calibration.json, budget.json and
 report/report.json. Writes: predictions/*.parquet, view_probabilities/*.parquet,

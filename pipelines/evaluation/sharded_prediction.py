@@ -114,7 +114,7 @@ def missing_shards(task: PredictionTask, images: int) -> list[int]:
 
     present = set(concurrently(number_if_present, task.predictions.files("")))
     if damaged:
-        files = "damaged predictions are kept in files of other names, and made again"
+        files = "damaged predictions were renamed, and are computed again"
         say(f"{files}: {some(sorted(damaged))} in {task.predictions}")
     return [shard for shard in shards if shard not in present]
 

@@ -1,4 +1,4 @@
-"""From a finished run to files that others can use without it.
+"""Export of a finished run to files that others can use without it.
 
 Reads: run.json, replicas/<k>/weights.safetensors, dataset/manifest.json, report/, calibration.json, budget.json.
 Writes: outside the run directory, a file, a folder, or a repository on Hugging Face.

@@ -1,4 +1,4 @@
-"""Needs of a local cluster: a folder for its sockets, a token, and enough processes."""
+"""Requirements of a local cluster: a folder for its sockets, a token, and enough processes."""
 
 import os
 import resource

@@ -1,4 +1,4 @@
-"""From predictions to tables, pages and pictures.
+"""The report: from predictions to tables, pages and pictures.
 
 Reads: run.json, predictions/*.parquet, view_probabilities/*.parquet, soup/, dataset/, jobs/,
 replicas/<k>/metrics.jsonl, preflight.json, teacher/teacher.json; of the run whose replicas answer, calibration.json and

@@ -236,7 +236,7 @@ def _coverage_by_class(sets: Sequence[SetRow]) -> Table:
     )
     return Table(
         "",
-        f"By class, which the promise says nothing of. {which}".rstrip(),
+        f"By class; the promise is not for each class. {which}".rstrip(),
         ("class", "images", *(f"held % of {100 * row['coverage']:g}" for row in sets)),
         [
             (

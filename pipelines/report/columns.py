@@ -1,4 +1,4 @@
-"""Columns of the paper's table as text: which of them a data set has use for, and their cells."""
+"""Columns of the paper's table that suit a data set, and their cells, as text."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Intervals of errors: by bootstrap, and exact where all images have the same error, so that it draws the same."""
+"""Intervals of errors: by bootstrap, and exact where all images have the same error and resampling shows no spread."""
 
 import numpy as np
 import numpy.typing as npt

@@ -113,7 +113,7 @@ def _legend(report: Report) -> str:
         "The stronger the colour, the higher the error. Small numbers are 95 % bootstrap intervals over images"
     ]
     if any(notable_over_replicas(row, top) for row in report["table"] for top in tops_shown(report)):
-        sentences[0] += "; those marked “seeds” are over images and replicas, as another seed would have others"
+        sentences[0] += "; those marked “seeds” are over images and replicas, so they also cover other seeds"
     if len(report["replicas"]) > 1:
         sentences.append("“Best” is the paper's choice of a single model, explained below the table")
     if has_papers_classes(report):

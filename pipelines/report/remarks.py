@@ -79,7 +79,7 @@ def about_intervals(report: Report) -> str:
         much = "" if notable_over_replicas(last, "top1") else ", little more than over images alone"
         guess = f"It is rough: {len(report['replicas'])} replicas show little of how others would differ."
         return (
-            "The 95 % intervals are over images. Another training, with other seeds, has other replicas too: over "
+            "The 95 % intervals are over images. A training with other seeds would give other replicas as well: over "
             f"both, the interval of {models} is {wide[0]:.2f} to {wide[1]:.2f} %{much}. {guess}"
         )
     if has_given_weights(report.get("run")):
@@ -166,7 +166,7 @@ def _about_a_better_replica(report: Report) -> list[str]:
         return []
     text = (
         f"A single replica beats the ensemble: {'; '.join(better)}. Averaging helps most where replicas are about "
-        "equally good; and the best of several is partly luck."
+        "equally good, and which one is best is partly luck."
     )
     return [text]
 

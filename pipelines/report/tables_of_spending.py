@@ -78,7 +78,7 @@ def _about_older_passes(report: Report) -> str:
             shares[of][row["crops"]] = row["passes"] / row.get("pass_cost", 1.0) / (row["models"] * row["crops"])
     ours, theirs = shares["student"], shares["teacher"]
     if any(ours[crops] < 1 and math.isclose(theirs[crops], 1) for crops in ours.keys() & theirs.keys()):
-        return " Those of the teacher are too many: an earlier version counted equal views each time."
+        return " The teacher's passes are too high: an earlier version counted equal views each time."
     return ""
 
 
@@ -91,7 +91,7 @@ def _about_missing_views(report: Report) -> str:
     elif report["images"] < FEWEST_IMAGES:
         reason = f": it has {count(report['images'], 'image')}"
     elif kept < FEWEST_IMAGES:
-        reason = f": those of so many classes fill the space for them with {count(kept, 'image')}"
+        reason = f": with so many classes, there is room for {count(kept, 'image')} only"
     need = f"need probabilities of single views of {FEWEST_IMAGES} images or more, which this run does not keep"
     return f"Chosen views and the cascade {need}{reason}."
 

@@ -20,7 +20,7 @@ In reading order:
 - ``storage``: files on any filesystem, written atomically
 - ``concurrency``: work on many files, several at a time
 - ``damaged_files``: damaged files, kept under another name
-- ``uploads``: files that are written to other filesystems than local ones, whole or not at all
+- ``uploads``: files written to remote filesystems, completely or not at all
 - ``object_store``: filesystems behind URIs, with retries and readable errors
 - ``published_files``: data sets on Hugging Face and on web servers, as read-only filesystems
 - ``storage_failures``: failures of disks, servers and shards, found behind wrapped exceptions

@@ -105,7 +105,7 @@ def check_own(run: Storage, way_out: str = WAY_OUT, data: str = "") -> None:
     check_folder(run)
     if run.exists(RUN):
         if {"recipe", "evaluation", IMAGES}.isdisjoint(read_run(run)):
-            raise UserError(f"{run} is not a run directory: its {RUN} is of something else; {way_out}")
+            raise UserError(f"{run} is not a run directory: its {RUN} belongs to something else; {way_out}")
         return
     if strangers := _strangers(run):
         raise UserError(f"{run} is not empty and not a run directory ({strangers[0]}, ...); {way_out}")

@@ -1,4 +1,4 @@
-"""Files that are written to other filesystems than local ones, whole or not at all, also when a signal arrives."""
+"""Files written to remote filesystems, completely or not at all, even when a signal arrives."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress

@@ -1,7 +1,7 @@
-"""MLflow follows the run directory.
+"""Tracking: MLflow follows the run directory.
 
 Reads: the whole run directory. Writes: an MLflow store, never the run. Door: ``follower.Tracker``. This is the only
-wing that imports MLflow, and only inside functions, since importing it takes seconds.
+wing that imports MLflow, and, except in ``ensemble_model``, only inside functions, since importing it takes seconds.
 
 In reading order:
 

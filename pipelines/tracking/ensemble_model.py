@@ -124,8 +124,8 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
             return budget
         if self._ensemble.budget is None:
             raise _bad_request(
-                f"{BUDGET} {budget} needs a cascade: a run has one that was evaluated with 144 crops, from 40 "
-                "validation images on"
+                f"{BUDGET} {budget} needs a cascade, which a run has if it was evaluated with 144 crops on 40 "
+                "validation images or more"
             )
         if coverage:
             raise _bad_request(f"{BUDGET} {budget} cannot be combined with {COVERAGE}: sets were fitted on all views")
@@ -142,8 +142,8 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         if coverage and not (calibrated and kept and kept.threshold(asked, coverage) is not None):
             raise _bad_request(
                 f"{COVERAGE} needs {CALIBRATED} probabilities and a calibration for {CROP_POLICY} "
-                f"{self._short_name(asked)}: a run has one for the policies it was evaluated with, from 40 validation "
-                "images on"
+                f"{self._short_name(asked)}; a run has one for each policy that it was evaluated with on 40 validation "
+                "images or more"
             )
         if coverage and kept and (missing := kept.images_missing_for(coverage)):
             raise _bad_request(f"{COVERAGE} {coverage:g} {missing}")

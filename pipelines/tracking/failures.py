@@ -94,7 +94,7 @@ def reason_of(error: Exception) -> str:
             return f"its artifact store refuses the credentials ({first_line}); check the bucket's credentials here"
         return f"it refuses the credentials ({first_line}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     if isinstance(error, EDITED) and _is_of_this_program(error):
-        return f"a file of the run does not have what was written to it ({error!r}): restore it from a copy"
+        return f"a file of the run was changed or is damaged ({error!r}): restore it from a copy"
     return _reason_of_failure(error, first_line)
 
 

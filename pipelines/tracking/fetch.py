@@ -71,7 +71,7 @@ def _download(client: Any, parent: Any, run: str, name: str, folder: str | None 
     try:
         return str(client.download_artifacts(parent.info.run_id, name, folder))
     except Exception as error:  # MLflow's own says of any failure that there is no such file
-        raise TryAgainError(f"MLflow run {run} has {name}, but does not send it: {reason_of(error)}") from error
+        raise TryAgainError(f"MLflow run {run} has {name}, but it cannot be downloaded: {reason_of(error)}") from error
 
 
 def _parent(tracking_uri: str, run: str) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""From shards to the weights of each replica.
+"""Training: from shards to the weights of each replica.
 
 Reads: dataset/, initial_weights*, teacher/; for the plan also predictions/. Writes: replicas/<k>/, training.json,
 initial_weights*. Door: ``scheduler.train_replicas``.

@@ -115,6 +115,6 @@ def step_graph(state: TrainState, task: ReplicaTask) -> StepGraph | None:
         return None
 
     def on_failure(reason: str) -> None:
-        warn(task.board, task.replica, f"no CUDA graph: the capture failed ({reason}); training goes on without")
+        warn(task.board, task.replica, f"no CUDA graph: the capture failed ({reason}); training continues without")
 
     return StepGraph(state.optimizer, task.recipe.batch_size, torch.device(task.device), CudaRecorder(), on_failure)

@@ -162,7 +162,7 @@ def test_a_replica_whose_outputs_are_no_numbers_is_named_in_place_of_an_answer()
     broken = network(1)
     broken.classifier.weight.data.fill_(float("nan"))
     members = [Replica(model, SCRATCH_PREPROCESSING) for model in (network(0), broken)]
-    with pytest.raises(ValueError, match=r"^replica 1, from 0 .*, answers with .* not finite: .*load them"):
+    with pytest.raises(ValueError, match=r"^replica 1 \(counted from 0\) returned .* not finite: .*load them"):
         Ensemble(members, CLASSES, CROP_PX).answers(photograph(50, 44), 1)
 
 

@@ -60,9 +60,7 @@ def test_a_jpeg_cut_in_the_middle_is_refused_whatever_was_appended(kind: str, ap
     if kind == "progressive":
         assert "some of its pixel data are missing" in str(refused.value)
     else:
-        assert any(
-            f"the last {percent} % of the picture are missing" in str(refused.value) for percent in range(46, 55)
-        )
+        assert any(f"the last {percent} % of the picture is missing" in str(refused.value) for percent in range(46, 55))
     with pytest.raises(ImageDecodeError, match="missing"):
         decode_whole(data)
 

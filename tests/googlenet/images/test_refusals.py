@@ -110,7 +110,7 @@ def test_of_a_truncated_picture_the_missing_part_is_given(form: str, share: floa
     assert decode_rgb(data).shape == (120, 160, 3)
     cut = data[: int(share * len(data))]
     with pytest.raises(
-        ImageDecodeError, match=r"truncated: the last \d+ % of the (picture|file) are missing"
+        ImageDecodeError, match=r"truncated: the last \d+ % of the (picture|file) is missing"
     ) as refused:
         decode_rgb(cut)
     missing = int(str(refused.value).split("the last ")[1].split(" %")[0])
@@ -144,5 +144,5 @@ def test_damaged_pixel_data_are_not_called_missing() -> None:
 def test_a_file_cut_within_its_header_has_no_pixels() -> None:
     with pytest.raises(ImageDecodeError, match="truncated within its header"):
         decode_rgb(TRUNCATED["JPEG"][:100])
-    with pytest.raises(ImageDecodeError, match="the last 100 % of the picture are missing"):
+    with pytest.raises(ImageDecodeError, match="the last 100 % of the picture is missing"):
         decode_rgb(TRUNCATED["PNG"][:30])

@@ -187,7 +187,7 @@ def test_a_validation_folder_without_pictures_is_not_replaced_by_training_images
     shutil.rmtree(tmp_path / "Val")
     capsys.readouterr()
     assert len(listed(tmp_path).splits["val"]) == 2
-    assert "data: no validation images are given, so 10 % of each class are held out\n" in capsys.readouterr().out
+    assert "data: no validation images are given, so 10 % of each class is held out\n" in capsys.readouterr().out
     make(tmp_path / "packed", "train/0.tar", "val/0.csv")
     with pytest.raises(UserError, match="there are no images in val/: "):
         listed(tmp_path / "packed")

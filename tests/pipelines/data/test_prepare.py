@@ -146,7 +146,7 @@ def test_odd_pictures_are_noted_and_damaged_ones_left_to_the_option(
     odd_pictures(photos)
     run = Storage.at(str(tmp_path / "run"))
     with preparing_here():
-        with pytest.raises(UserError, match=r"class_2/1.jpg: damaged: the last \d+ % of the picture are missing"):
+        with pytest.raises(UserError, match=r"class_2/1.jpg: damaged: the last \d+ % of the picture is missing"):
             prepare(run, Recipe(images_per_shard=100, data=str(photos)))
         manifest = prepare(run, Recipe(images_per_shard=100, data=str(photos)), "quarantine")
     assert manifest.quarantined == 1

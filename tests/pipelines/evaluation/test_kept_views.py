@@ -1,4 +1,4 @@
-"""From single views that predictors keep to a budget, and to answers that stop early; without a cluster."""
+"""The way from single views that predictors keep to a budget, and to answers that stop early; without a cluster."""
 
 import json
 import shutil

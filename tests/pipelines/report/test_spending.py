@@ -194,7 +194,7 @@ def test_the_report_shows_the_cost_and_other_images_use_what_the_run_keeps(
     [
         (39, 4, (1, 144), ": it has 39 images."),
         (500, 4, (1, 10), ": an evaluation with 144 crops keeps them."),
-        (500, 50_000, (1, 144), ": those of so many classes fill the space for them with 37 images."),
+        (500, 50_000, (1, 144), ": with so many classes, there is room for 37 images only."),
         (500, 4, (1, 144), "."),  # evaluated by an earlier version
     ],
 )

@@ -136,7 +136,7 @@ def test_run_json_of_something_else_makes_no_run_directory(
     run.write_json("run.json", content)
     with (
         unchanged(tmp_path),
-        pytest.raises(UserError, match=r"not a run directory: its run\.json is of something else"),
+        pytest.raises(UserError, match=r"not a run directory: its run\.json belongs to something else"),
     ):
         bind(run, "recipe", {"data": "/photos"})
 

@@ -96,7 +96,7 @@ def test_a_server_that_refuses_the_name_of_its_host_is_not_told_to_refuse_creden
 def test_a_file_of_the_run_that_was_edited_is_not_told_as_a_fault_of_mlflow(content: Any) -> None:
     with pytest.raises((KeyError, TypeError, AttributeError)) as raised:
         Manifest.from_dict(content)
-    told = f"a file of the run does not have what was written to it ({raised.value!r}): restore it from a copy"
+    told = f"a file of the run was changed or is damaged ({raised.value!r}): restore it from a copy"
     assert reason_of(raised.value) == told
 
 

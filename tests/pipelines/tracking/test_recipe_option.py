@@ -122,7 +122,7 @@ def test_a_store_of_files_that_is_away_is_not_one_that_lacks_the_recipe(
     tmp_path: Path, server_without_files: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(TryAgainError, match=r"cannot be listed: |has recipe.json, but does not send it: "):
+    with pytest.raises(TryAgainError, match=r"cannot be listed: |has recipe.json, but it cannot be downloaded: "):
         recipe_of_options(asked(server_without_files, tmp_path / "run"), "paper")
 
 

@@ -24,7 +24,7 @@ from tests.servers import free_port, wait_for, with_tools
 
 pytestmark = [pytest.mark.processes, pytest.mark.apart, pytest.mark.timeout(300)]
 PAGE = (ROOT / "docs/mlflow.md").read_text()
-HAVING_ONE = "a run has one for the policies it was evaluated with, from 40 validation images on"
+HAVING_ONE = "a run has one for each policy that it was evaluated with on 40 validation images or more"
 SERVE = "models serve -m models:/MODEL@champion --env-manager local --timeout 600"
 
 
