@@ -20,6 +20,7 @@ from pipelines.run.named_recipes import load_recipe
 from tests.commands import run_script
 from tests.googlenet.network.test_weight_files import caffe_arrays, npz
 from tests.hub_server import TOKEN, hub_of
+from tests.options_of_commands import is_submitted, is_submitted_by_ray, prepares
 from tests.pipelines.data.archives import write_imagenet
 from tests.prepared import predicting_here, training_here, trying_here
 from tests.project import ROOT
@@ -227,6 +228,8 @@ def checks(places: dict[str, str], ray_cluster: str) -> dict[str, Callable[[str]
         "export MLFLOW_TRACKING_URI": lambda _command: None,
         "mlflow models serve": lambda _command: None,
         "base64 < PHOTO": lambda _command: None,
+        # Its options are read; another command of the pages prepares archives of ImageNet.
+        "python pipelines/prepare_dataset.py --data /imagenet": prepares,
         "python pipelines/prepare_dataset.py": prints("images of 3 classes"),
         "python pipelines/evaluate_ensemble.py": _evaluates(places),
         **_cluster_checks(places),
@@ -261,9 +264,9 @@ def _cluster_checks(places: dict[str, str]) -> dict[str, Callable[[str], None]]:
         "ray get-auth-token --generate": make_token,
         "chmod 600 ~/.ray/auth_token": hide_token,
         "export RAY_AUTH_MODE=token": lambda _command: None,
-        # tests/cluster/test_jobs.py, with a token and from a clean clone
-        "ray job submit --address http://127.0.0.1:8265 --working-dir . -- python": lambda _command: None,
-        "python cluster/submit.py --run-dir": lambda _command: None,
+        # Their options are read; test_jobs.py and test_runtime_env.py run such commands, from a clean clone.
+        "ray job submit --address": is_submitted_by_ray,
+        "python cluster/submit.py": is_submitted,
     }
 
 
