@@ -153,7 +153,7 @@ def stopped_at(confidence: Float64[np.ndarray, "n s"], stop: Stop) -> Int64[np.n
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedCascade:
     """Answers of N images, judged with an order and temperatures that they were not fitted on, at S stages.
 
     Attributes:
@@ -216,15 +216,15 @@ def fit_for_use(images: ViewedImages) -> Fitted:
     return replace(fitted, chosen_temperatures=temperatures)
 
 
-def judge(images: ViewedImages, fitted: Fitted) -> Judged:
+def judge(images: ViewedImages, fitted: Fitted) -> JudgedCascade:
     """Return the answers of images with what was fitted on others."""
     averages = images.running_averages(fitted.order)
     sure = [confidence(averages[:, stage], temperature) for stage, temperature in enumerate(fitted.temperatures)]
     wrong = averages.argmax(axis=2) != images.labels[:, None]
-    return Judged(images.stages, np.stack(sure, axis=1), wrong, images.errors_along(fitted.order))
+    return JudgedCascade(images.stages, np.stack(sure, axis=1), wrong, images.errors_along(fitted.order))
 
 
-def judge_by_folds(images: ViewedImages, folds: Int64[np.ndarray, " n"]) -> Judged:
+def judge_by_folds(images: ViewedImages, folds: Int64[np.ndarray, " n"]) -> JudgedCascade:
     """Return the answers of each fold's images with what was fitted on the images of the other folds."""
     parts, rows = [], []
     for fold in np.unique(folds):
@@ -234,8 +234,8 @@ def judge_by_folds(images: ViewedImages, folds: Int64[np.ndarray, " n"]) -> Judg
     return joined(parts, np.argsort(np.concatenate(rows)))
 
 
-def joined(parts: Sequence[Judged], rows: Int64[np.ndarray, " n"] | None = None) -> Judged:
+def joined(parts: Sequence[JudgedCascade], rows: Int64[np.ndarray, " n"] | None = None) -> JudgedCascade:
     """Return answers judged in parts as one, part after part or by the numbers of their ``rows`` in these."""
     names = ("confidence", "wrong", "chosen_wrong")
     columns = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
-    return Judged(parts[0].stages, *(columns if rows is None else [column[rows] for column in columns]))
+    return JudgedCascade(parts[0].stages, *(columns if rows is None else [column[rows] for column in columns]))

@@ -112,7 +112,7 @@ def is_chosen(policy: Policy) -> bool:
     return str(policy).startswith(CHOSEN)
 
 
-def short_name(policy: Policy) -> str:
+def short_policy(policy: Policy) -> str:
     """Return the name of a policy for people, without the mask of chosen views: ``144``, ``256+320``, ``best:24``."""
     return ":".join(str(policy).split(":")[:2])
 

@@ -13,7 +13,7 @@ from googlenet.evaluation import pretrained
 from googlenet.evaluation.calibration import LEAST_KEPT, LEAST_PROBABILITY
 from googlenet.evaluation.cascade import BUDGETS
 from googlenet.evaluation.conformal import UNPENALISED, SetRule, prediction_sets
-from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px, scales_px, short_name
+from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px, scales_px, short_policy
 from googlenet.evaluation.early_predictor import EarlyPredictor
 from googlenet.evaluation.given_image import GivenImage, pixels_of
 from googlenet.evaluation.kept_budget import EarlyStop, KeptBudget, named_policy
@@ -188,7 +188,7 @@ class Ensemble:
         (temperature, least), kept = self._temperature(policy), self.calibration
         limit = kept.threshold(policy, coverage) if kept and coverage is not None else None
         if coverage is not None and (limit is None or not calibrated):
-            raise ValueError(f"coverage needs a calibration for the policy {short_name(policy)}, and calibrated=True")
+            raise ValueError(f"coverage needs a calibration for the policy {short_policy(policy)}, and calibrated=True")
         if kept and coverage is not None and (missing := kept.images_missing_for(coverage)):
             raise ValueError(f"a coverage of {coverage:g} {missing}")
         probabilities = self.probabilities(image, policy)

@@ -15,7 +15,7 @@ from itertools import combinations
 
 import numpy as np
 
-from googlenet.evaluation.cascade import THRESHOLDS, Judged, Stop, ViewedImages, fit, joined, judge
+from googlenet.evaluation.cascade import THRESHOLDS, JudgedCascade, Stop, ViewedImages, fit, joined, judge
 from googlenet.shapes import Bool, Int64
 
 Folds = Int64[np.ndarray, " n"]
@@ -32,19 +32,19 @@ def allowed_losses(within_points: float, images: int) -> int:
     return int(round(promised_points(within_points, images) * (images + 1) / 100, 9)) - 1
 
 
-def lost_answers(judged: Judged) -> Bool[np.ndarray, "n t"]:
+def lost_answers(judged: JudgedCascade) -> Bool[np.ndarray, "n t"]:
     """Return for each of the thresholds, (N, T), whether it or a higher one loses the answer of each image."""
     lost = [judged.spent(stop)[1] & ~judged.all_wrong for stop in _stops(judged)]
     return np.maximum.accumulate(np.stack(lost, axis=1)[:, ::-1], axis=1)[:, ::-1]
 
 
-def cheapest_stop(judged: Judged, within_points: float) -> Stop:
+def cheapest_stop(judged: JudgedCascade, within_points: float) -> Stop:
     """Return the lowest threshold that loses no more of the answers than may be lost."""
     losses = lost_answers(judged).sum(axis=0)
     return _stops(judged)[int(np.argmax(losses <= allowed_losses(within_points, len(judged.wrong))))]
 
 
-def _stops(judged: Judged) -> list[Stop]:
+def _stops(judged: JudgedCascade) -> list[Stop]:
     """Return the stops by rising threshold; the last one makes all passes, and so loses nothing."""
     return [Stop(threshold, len(judged.stages) - 1) for threshold in THRESHOLDS]
 
@@ -54,7 +54,7 @@ def stops_by_folds(images: ViewedImages, folds: Folds, within_points: Sequence[f
 
     No image of the fold has a say in them: for each other fold, order and temperatures are fitted on the rest.
     """
-    parts: dict[int, list[Judged]] = {int(fold): [] for fold in np.unique(folds)}
+    parts: dict[int, list[JudgedCascade]] = {int(fold): [] for fold in np.unique(folds)}
     for pair in combinations(parts, 2):
         fitted = fit(images.where(~np.isin(folds, pair)))
         for fold, other in (pair, pair[::-1]):
@@ -66,7 +66,7 @@ def stops_by_folds(images: ViewedImages, folds: Folds, within_points: Sequence[f
 
 
 def spent_by_folds(
-    judged: Judged, folds: Folds, stops: dict[int, Stop]
+    judged: JudgedCascade, folds: Folds, stops: dict[int, Stop]
 ) -> tuple[Int64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """Return each image's passes and whether its answer is wrong, with the stop of its fold."""
     passes, wrong = np.zeros(len(folds), np.int64), np.zeros(len(folds), bool)

@@ -107,7 +107,7 @@ def cross_fitted(
     return calibrated
 
 
-class Judged:
+class JudgedTemperature:
     """Scores of K classifiers' probabilities, (K, N, C), before and after a change, with intervals over images."""
 
     def __init__(

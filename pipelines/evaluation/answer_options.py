@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from googlenet.evaluation.crops import Policy, is_chosen, short_name
+from googlenet.evaluation.crops import Policy, is_chosen, short_policy
 from pipelines.errors import UserError
 from pipelines.run.budget import read_budget
 from pipelines.run.calibration import read_calibration
@@ -28,8 +28,8 @@ def check_sets(run: Storage, replicas: Sequence[int], policies: Sequence[Policy]
         raise UserError(f"--coverage {coverage:g} needs sets of classes: the run keeps {_what_it_lacks(run, replicas)}")
     if str(largest) not in kept.label_mass:
         raise UserError(
-            f"--coverage {coverage:g} needs sets for the crop policy {short_name(largest)}, which the run has not "
-            f"fitted; let the largest of --policies be one of {', '.join(map(short_name, kept.label_mass))}"
+            f"--coverage {coverage:g} needs sets for the crop policy {short_policy(largest)}, which the run has not "
+            f"fitted; let the largest of --policies be one of {', '.join(map(short_policy, kept.label_mass))}"
         )
     if missing := kept.images_missing_for(coverage):
         raise UserError(f"--coverage {coverage:g} {missing}")
@@ -46,7 +46,7 @@ def about_no_temperature(run: Storage, replicas: Sequence[int], policies: Sequen
     kept = read_calibration(run, weights_digests(run, replicas))
     if kept and kept.temperature(len(replicas), largest):
         return ""
-    missing = f"none for the crop policy {short_name(largest)}" if kept else _what_it_lacks(run, replicas)
+    missing = f"none for the crop policy {short_policy(largest)}" if kept else _what_it_lacks(run, replicas)
     return f"the probabilities will not be calibrated: this needs a temperature, and the run keeps {missing}"
 
 
@@ -61,9 +61,9 @@ def check_views(run: Storage, replicas: Sequence[int], policies: Sequence[Policy
     kept = read_budget(run, weights_digests(run, replicas))
     if kept and (own := next(filter(kept.temperature, policies), None)):
         raise UserError(
-            f"--policies {short_name(own)}: these views were chosen on validation images of the run, so their error on "
-            f"the same images would be too low: leave {short_name(own)} out; the run's own report judges chosen views "
-            "by cross-validation (docs/evaluation.md, 'The best answer for the cost')"
+            f"--policies {short_policy(own)}: these views were chosen on validation images of the run, so their error "
+            f"on the same images would be too low: leave {short_policy(own)} out; the run's own report judges chosen "
+            "views by cross-validation (docs/evaluation.md, 'The best answer for the cost')"
         )
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from googlenet.evaluation.crops import Policy, short_name
+from googlenet.evaluation.crops import Policy, short_policy
 from googlenet.evaluation.kept_calibration import DIGESTS, KeptCalibration
 from googlenet.images.rereading import read_again
 from googlenet.network.hub import HubError, fetch_snapshot, is_hub_name, parse_hub_name
@@ -36,7 +36,7 @@ def calibration_beside(weights: str, digests: Sequence[str], policies: Sequence[
     """
     kept, largest = _kept_for(weights, digests), sorted_policies(policies)[-1]
     if not (kept and kept.temperature(len(digests), largest)):
-        none = f"has no temperature for the crop policy {short_name(largest)}"
+        none = f"has no temperature for the crop policy {short_policy(largest)}"
         missing = none if kept else "for these weights was not found beside them"
         say(f"the probabilities will not be calibrated: {CALIBRATION} {missing}")
     return kept

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from googlenet.evaluation.calibration import LEAST_KEPT, LEAST_PROBABILITY
 from googlenet.evaluation.cascade import Stage
 from googlenet.evaluation.conformal import UNPENALISED, SetRule
-from googlenet.evaluation.crops import short_name
+from googlenet.evaluation.crops import short_policy
 from googlenet.evaluation.ensemble import ABSTAIN, PASSES, SET, answer_columns, top_answers
 from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.kept_calibration import KeptCalibration
@@ -153,7 +153,7 @@ def _rule(
     known = calibration.temperature(len(ensemble.replicas), policy) if calibration else None
     limit = calibration.threshold(policy, coverage, set_rule) if calibration and coverage is not None else None
     if coverage is not None and limit is None:
-        keeps = f"the run keeps none for the crop policy {short_name(policy)}"
+        keeps = f"the run keeps none for the crop policy {short_policy(policy)}"
         raise UserError(f"--coverage {coverage:g} needs sets of classes: {keeps}")
     return _Rule(known or 1.0, limit, set_rule, images=calibration.images if calibration else 0)
 

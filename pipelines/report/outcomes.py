@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from googlenet.evaluation.crops import CROP_POLICIES, Policy, is_chosen, short_name
+from googlenet.evaluation.crops import CROP_POLICIES, Policy, is_chosen, short_policy
 from pipelines.errors import UserError
 from pipelines.run.directory import OUTCOMES, SCORES
 from pipelines.run.storage import MADE_AGAIN, Storage
@@ -22,13 +22,13 @@ def cell_name(models: int, policy: Policy | str) -> str:
 
     MLflow does not allow a plus sign in the name of a metric. Views that a run has chosen are ``7xbest24``.
     """
-    return f"{models}x{policy_name(policy)}"
+    return f"{models}x{policy_in_metrics(policy)}"
 
 
-def policy_name(policy: Policy | str) -> str:
+def policy_in_metrics(policy: Policy | str) -> str:
     """Return the name of a crop policy in the name of a metric: ``144``, ``256_320px``, ``best24``."""
     if is_chosen(policy):
-        return short_name(policy).replace(":", "")
+        return short_policy(policy).replace(":", "")
     known = {str(standard) for standard in CROP_POLICIES}
     return str(policy) if str(policy) in known else f"{str(policy).replace('+', '_')}px"
 

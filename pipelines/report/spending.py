@@ -11,7 +11,7 @@ import numpy.typing as npt
 from googlenet.evaluation.cascade import (
     THRESHOLDS,
     WITHIN_POINTS,
-    Judged,
+    JudgedCascade,
     Stop,
     ViewedImages,
     fit_for_use,
@@ -101,7 +101,7 @@ class _Computed:
 
     @classmethod
     def of(
-        cls, judged: Judged, kept: KeptBudget, sizes_px: Sequence[tuple[int, int]], ensemble: EvaluatedEnsemble
+        cls, judged: JudgedCascade, kept: KeptBudget, sizes_px: Sequence[tuple[int, int]], ensemble: EvaluatedEnsemble
     ) -> "_Computed":
         """Return the passes for images of these sizes in the order of the views that is kept."""
         windows = mean_windows_along(sizes_px, ensemble.crop_px, kept.view_order)
@@ -113,7 +113,7 @@ class _Computed:
         return float(self.by_stage[np.searchsorted(self.counted, counted)].mean())
 
 
-def _kept(images: ViewedImages, ensemble: EvaluatedEnsemble, judged: Judged) -> KeptBudget:
+def _kept(images: ViewedImages, ensemble: EvaluatedEnsemble, judged: JudgedCascade) -> KeptBudget:
     """Return what the run keeps: fitted on all images, with stops chosen on answers judged by folds."""
     fitted = fit_for_use(images)
     return KeptBudget(
@@ -129,7 +129,7 @@ def _kept(images: ViewedImages, ensemble: EvaluatedEnsemble, judged: Judged) -> 
     )
 
 
-def _points(judged: Judged, computed: _Computed) -> list[SpendingRow]:
+def _points(judged: JudgedCascade, computed: _Computed) -> list[SpendingRow]:
     """Return the error of chosen views and of the cascade by passes."""
     shown = [number for number in SHOWN_VIEWS if number <= judged.chosen_wrong.shape[1]]
     replicas = judged.stages[-1][0]
@@ -153,7 +153,7 @@ def _points(judged: Judged, computed: _Computed) -> list[SpendingRow]:
 
 
 def _budgets(
-    judged: Judged,
+    judged: JudgedCascade,
     computed: _Computed,
     spent: dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]],
     promised: dict[str, float],

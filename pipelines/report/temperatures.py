@@ -18,7 +18,7 @@ from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.evaluation.temperature import (
     FEWEST_IMAGES,
     FOLDS,
-    Judged,
+    JudgedTemperature,
     cross_fitted,
     fit_temperature,
     folds_of,
@@ -120,7 +120,7 @@ def calibrate(
             continue
         temperature = given or fit_temperature(averaged, labels)
         calibrated = with_temperature(averaged, given, least) if given else cross_fitted(averaged, labels, folds)
-        judged = Judged(averaged, calibrated, labels)
+        judged = JudgedTemperature(averaged, calibrated, labels)
         row: dict[str, Any] = {"models": models, "crops": num_views(policy), "policy": str(policy)}
         row |= {"ensembles": len(members), "temperature": temperature, "images": len(ids), "folds": FOLDS}
         row["judged_on"] = "other_images" if given else "other_folds"

@@ -89,7 +89,7 @@ class EvaluatedEnsemble:
 
     def column(self, replica: int, policy: Policy) -> str:
         """Return the name of the probability column of the replica at position ``replica``."""
-        return f"{self.replicas[replica]}/{policy_name(policy)}"
+        return f"{self.replicas[replica]}/{policy_in_columns(policy)}"
 
     def max_column(self, replica: int) -> str:
         """Return the name of its column of maxima over the views of the policy with the most views."""
@@ -110,7 +110,7 @@ class EvaluatedEnsemble:
         return pa.schema(columns, metadata={METADATA_KEY: json.dumps(self.to_dict())})
 
 
-def policy_name(policy: Policy) -> str:
+def policy_in_columns(policy: Policy) -> str:
     """Return a policy's part of column names: ``144_crops``, ``scales_256+320``, or that of chosen views itself."""
     if is_chosen(policy):
         return str(policy)

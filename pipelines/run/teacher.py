@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from googlenet.evaluation.crops import is_chosen, policy_scales_px, short_name
+from googlenet.evaluation.crops import is_chosen, policy_scales_px, short_policy
 from googlenet.images.rereading import read_again
 from pipelines.errors import DamagedFileError, UserError
 from pipelines.run.budget import with_chosen_views
@@ -53,10 +53,10 @@ def with_named_views(run: Storage, recipe: Recipe) -> Recipe:
         UserError: the teacher is none, or not finished, or keeps no order of views, or the number of views is none.
     """
     asked = recipe.teacher_policy
-    if not recipe.teacher or not is_chosen(asked) or asked != short_name(asked):
+    if not recipe.teacher or not is_chosen(asked) or asked != short_policy(asked):
         return recipe
     begun = read_run(run).get("recipe", {}) if run.exists(RUN) else {}
-    if begun.get("teacher") == recipe.teacher and short_name(begun["teacher_policy"]) == asked:
+    if begun.get("teacher") == recipe.teacher and short_policy(begun["teacher_policy"]) == asked:
         return replace(recipe, teacher_policy=begun["teacher_policy"])
     teacher, _, replicas = _finished(run, recipe)
     return replace(recipe, teacher_policy=with_chosen_views(teacher, replicas, [asked], "--teacher-policy")[0])

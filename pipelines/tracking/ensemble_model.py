@@ -53,7 +53,7 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         """Load the replicas."""
         from googlenet import Ensemble, load_weights
         from googlenet.evaluation.cascade import BUDGETS
-        from googlenet.evaluation.crops import short_name
+        from googlenet.evaluation.crops import short_policy
         from googlenet.evaluation.ensemble import ABSTAIN, PASSES, SET, answer_columns
         from googlenet.evaluation.kept_budget import KeptBudget, named_policy
         from googlenet.evaluation.kept_calibration import KeptCalibration
@@ -67,7 +67,7 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         budget = KeptBudget.from_dict(about["budget"]) if "budget" in about else None
         self._ensemble = Ensemble(replicas, about["classes"], about["crop_px"], calibration=kept, budget=budget)
         self._named_policy, self._budgets, self._passes = named_policy, BUDGETS, PASSES
-        self._short_name = short_name
+        self._short_policy = short_policy
         self._columns = answer_columns(len(about["classes"]))
         self._set, self._abstain = SET, ABSTAIN
         _check_parameters_first()
@@ -113,7 +113,7 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
 
     def _is_resolved(self, asked: str) -> bool:
         """Return whether a policy names the chosen views already: parameters are checked once more by ``predict``."""
-        short = self._short_name(asked)
+        short = self._short_policy(asked)
         return bool(short != asked and self._named_policy(short, self._ensemble.budget) == asked)
 
     def _budget(self, given: dict[str, Any], coverage: float) -> str:
@@ -142,8 +142,8 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         if coverage and not (calibrated and kept and kept.threshold(asked, coverage) is not None):
             raise _bad_request(
                 f"{COVERAGE} needs {CALIBRATED} probabilities and a calibration for {CROP_POLICY} "
-                f"{self._short_name(asked)}; a run has one for each policy that it was evaluated with on 40 validation "
-                "images or more"
+                f"{self._short_policy(asked)}; a run has one for each policy that it was evaluated with on 40 "
+                "validation images or more"
             )
         if coverage and kept and (missing := kept.images_missing_for(coverage)):
             raise _bad_request(f"{COVERAGE} {coverage:g} {missing}")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.report.outcomes import policy_name
+from pipelines.report.outcomes import policy_in_metrics
 from pipelines.report.schema import ReplicaRow, Report, TableRow
 from pipelines.run.dataset import Manifest
 from pipelines.tracking.dataset import validation_images
@@ -42,7 +42,7 @@ def send_model_metrics(
     for row in rows:
         errors: Any = row
         for error in sorted(errors_that_count(report["classes"])):
-            key, value = f"{error}/{policy_name(row['policy'])}", round(errors[error], PERCENT_DECIMALS)
+            key, value = f"{error}/{policy_in_metrics(row['policy'])}", round(errors[error], PERCENT_DECIMALS)
             if known.get(key) != value:
                 on = {"dataset_name": name, "dataset_digest": digest, "run_id": mlflow_run}
                 news.append(Metric(key, value, now, 0, model_id=model_id, **on))

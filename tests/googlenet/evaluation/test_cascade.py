@@ -9,7 +9,7 @@ import scipy.special
 from googlenet.evaluation import cascade, view_order
 from googlenet.evaluation.cascade import (
     NEVER,
-    Judged,
+    JudgedCascade,
     Stop,
     ViewedImages,
     fit,
@@ -80,7 +80,7 @@ def test_images_that_are_judged_a_few_at_a_time_are_judged_the_same(monkeypatch:
 def test_an_image_stops_at_the_first_stage_that_is_sure_enough() -> None:
     confidence = np.array([[0.95, 0.2, 0.2, 0.2], [0.5, 0.91, 0.99, 0.1], [0.1, 0.2, 0.3, 0.4]])
     wrong = np.array([[False] * 4, [True, False, True, True], [True, True, True, False]])
-    judged = Judged(stages_of(2, 3), confidence, wrong, np.zeros((3, 3)))
+    judged = JudgedCascade(stages_of(2, 3), confidence, wrong, np.zeros((3, 3)))
     for stop, passes, errors in (
         (Stop(0.9, 3), [1, 2, 6], [False] * 3),
         (Stop(0.9, 2), [1, 2, 4], [False, False, True]),

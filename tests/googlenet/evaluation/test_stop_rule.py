@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from googlenet.evaluation.cascade import NEVER, THRESHOLDS, Judged, Stop, ViewedImages, judge_by_folds, stages_of
+from googlenet.evaluation.cascade import NEVER, THRESHOLDS, JudgedCascade, Stop, ViewedImages, judge_by_folds, stages_of
 from googlenet.evaluation.stop_rule import (
     allowed_losses,
     cheapest_stop,
@@ -17,11 +17,11 @@ from tests.googlenet.evaluation.test_cascade import CLASSES, made
 STAGES = stages_of(1, 2)
 
 
-def two_stages(generator: np.random.Generator, images: int) -> Judged:
+def two_stages(generator: np.random.Generator, images: int) -> JudgedCascade:
     """One pass that is right as often as it is sure, and two that are right on nine of ten images."""
     confidence = generator.random((images, 2))
     wrong = np.stack([generator.random(images) > confidence[:, 0], generator.random(images) < 0.1], axis=1)
-    return Judged(STAGES, confidence, wrong, np.zeros((images, 2)))
+    return JudgedCascade(STAGES, confidence, wrong, np.zeros((images, 2)))
 
 
 def test_few_images_promise_no_less_than_one_of_them_more() -> None:
@@ -48,7 +48,7 @@ def test_gains_do_not_pay_for_losses() -> None:
     # The first stage is wrong on two images that both stages have right, and right on two others.
     wrong = np.zeros((500, 2), bool)
     wrong[:2, 0] = wrong[2:4, 1] = True
-    judged = Judged(STAGES, np.full((500, 2), 0.9), wrong, np.zeros((500, 2)))
+    judged = JudgedCascade(STAGES, np.full((500, 2), 0.9), wrong, np.zeros((500, 2)))
     assert cheapest_stop(judged, 0.2).threshold > 0.9
     assert cheapest_stop(judged, 1.0).threshold == 0.0
 
@@ -59,7 +59,7 @@ def test_a_lower_threshold_that_loses_less_by_luck_does_not_count() -> None:
     wrong = np.zeros((200, 3), bool)
     wrong[:10, 1] = True
     confidence = np.tile([0.2, 0.6, 0.9], (200, 1))
-    judged = Judged(stages, confidence, wrong, np.zeros((200, 3)))
+    judged = JudgedCascade(stages, confidence, wrong, np.zeros((200, 3)))
     assert not judged.spent(Stop(0.0, 2))[1].any()
     assert cheapest_stop(judged, 1.0).threshold > 0.6
 
@@ -102,5 +102,5 @@ def test_each_fold_is_spent_by_its_own_stop() -> None:
 @pytest.mark.parametrize("points", [0.2, 1.0])
 def test_a_cascade_whose_stages_are_all_wrong_makes_all_passes(points: float) -> None:
     wrong = np.tile([True, False], (50, 1))
-    judged = Judged(STAGES, np.ones((50, 2)), wrong, np.zeros((50, 2)))
+    judged = JudgedCascade(STAGES, np.ones((50, 2)), wrong, np.zeros((50, 2)))
     assert cheapest_stop(judged, points) == Stop(NEVER, 1)

@@ -10,7 +10,7 @@ from googlenet.evaluation.temperature import (
     FOLDS,
     HIGHEST,
     LOWEST,
-    Judged,
+    JudgedTemperature,
     cross_fitted,
     fit_temperature,
     folds_of,
@@ -89,7 +89,7 @@ def test_folds_depend_on_the_id_alone() -> None:
 def test_scores_are_means_over_classifiers_with_intervals_and_a_diagram_before_and_after() -> None:
     probabilities, labels = sample(3.0)
     calibrated = cross_fitted(probabilities, labels, folds_of(map(str, range(len(labels)))))
-    judged = Judged(probabilities, calibrated, labels)
+    judged = JudgedTemperature(probabilities, calibrated, labels)
     scores = judged.scores()
     before, after = judged.reliability()
     for name, least in (("negative_log_likelihood", 0.1), ("brier_score", 0.05), ("expected_calibration_error", 0.2)):
