@@ -66,6 +66,8 @@ def parse(words: Sequence[str]) -> Arguments:
         parser.error(f"--run-dir {arguments.run_dir} must be a URI, or a path from / that all nodes share")
     if arguments.attempts < 1 or not 0 <= arguments.pause_seconds < math.inf:
         parser.error("--attempts must be at least 1, and --pause-seconds must not be negative")
+    if math.isnan(arguments.wait_seconds):
+        parser.error("--wait-seconds must be a number")
     arguments.run_dir = arguments.run_dir.rstrip("/") or "/"  # it is compared with those of running jobs
     try:
         runtime_env(arguments)

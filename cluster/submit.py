@@ -21,7 +21,7 @@ OLDEST_PYTHON = (3, 11)
 if sys.version_info[:2] < OLDEST_PYTHON:  # Ray can be installed in older ones
     raise SystemExit(f"error: Python {platform.python_version()} at {sys.executable} is too old, 3.11 is needed")
 
-TOKEN = Path.home() / ".ray/auth_token"
+TOKEN = Path(os.path.expanduser("~/.ray/auth_token"))  # noqa: PTH111  # also of a user without a home folder
 # Either comes before that file.
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 if __name__ == "__main__" and (TOKEN.exists() or set(TOKEN_VARIABLES) & set(os.environ)):

@@ -178,8 +178,8 @@ def save_weights(path: str | Path, model: GoogLeNet, preprocessing: Preprocessin
         extra: what else the file is to tell, such as ``classes`` and ``crop_px``, which Ensemble.load needs; JSON.
 
     Raises:
-        ValueError: ``path`` has another suffix, there are not as many classes as outputs, or ``extra`` has a key that
-            describes the network itself.
+        ValueError: ``path`` has another suffix, there are not as many classes as outputs, ``crop_px`` is no whole
+            number, or ``extra`` has a key that describes the network itself.
         WeightsError: the network could not be loaded again, since a layer was replaced or holds values that are not
             finite.
     """
@@ -192,6 +192,9 @@ def save_weights(path: str | Path, model: GoogLeNet, preprocessing: Preprocessin
         raise ValueError(
             f"{path}: {outputs:,} outputs, but {len(classes):,} names of classes: each needs one, in their order"
         )
+    crop_px = extra.get("crop_px", 1)
+    if type(crop_px) is not int or crop_px < 1:
+        raise ValueError(f"{path}: crop_px must be a whole number of pixels, got {crop_px!r}")
     file.write_bytes(data)
 
 

@@ -158,6 +158,7 @@ def test_a_project_that_is_too_large_to_upload_is_refused_at_once_in_one_line(
         (["--attempts", "x"], "argument --attempts: invalid int value: 'x'"),
         (["--attempts", "0"], "--attempts must be at least 1"),
         (["--pause-seconds", "-1"], "--pause-seconds must not be negative"),
+        (["--wait-seconds", "nan"], "--wait-seconds must be a number"),
         (["--address", "ray://head:10001"], "--address ray://head:10001 must be the dashboard's address, with http://"),
     ],
 )

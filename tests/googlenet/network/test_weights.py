@@ -43,6 +43,9 @@ def test_what_could_not_be_loaded_again_is_not_saved(tmp_path: Path) -> None:
         save_weights(tmp_path / "mine.pth", model, CAFFE_PREPROCESSING)
     with pytest.raises(ValueError, match=r"mine\.safetensors: 3 outputs, but 2 names of classes"):
         save_weights(tmp_path / "mine.safetensors", model, CAFFE_PREPROCESSING, classes=["a", "b"])
+    for crop_px in (42.0, 0, "42"):
+        with pytest.raises(ValueError, match=f"crop_px must be a whole number of pixels, got {crop_px!r}"):
+            save_weights(tmp_path / "mine.safetensors", model, CAFFE_PREPROCESSING, crop_px=crop_px)
     for key, value in (("lrn", "google"), ("width", 0.25)):  # with the first, it would be loaded as another network
         with pytest.raises(ValueError, match=f"{key}: the network says this itself"):
             save_weights(tmp_path / "mine.safetensors", model, CAFFE_PREPROCESSING, **{key: value})
