@@ -126,11 +126,12 @@ def imagenette() -> Recipe:
     Source: none; chosen by short runs on a fifth of Imagenette's training photographs, which were held out. Most of
     the settings tried differ by no more than noise (docs/log.md).
     Command: train_ensemble.py --recipe imagenette --data torchvision:Imagenette --run-dir RUN
-    Cost: at most 80 minutes to train seven replicas on its 9,469 training photographs and two cores, and 17 by the
-    estimate to evaluate the 3,925 others; it took 60 in an arithmetic that is no longer chosen. The photographs were
-    squared: others have up to three times as many different views (docs/results/photographs.md).
+    Cost: at most 46 minutes to train seven replicas on its 9,469 training photographs and two cores with AVX-512, and
+    22 to evaluate the 3,925 others, beside other work; two and a half hours and 34 minutes with AVX2, by the estimate.
+    The photographs were squared: others have up to three times as many different views
+    (docs/results/photographs.md).
     Expected: 20.8 % top-1 error of one model with one crop on that fifth, after training on the others (one replica);
-    18.9 % on the 3,925 validation photographs, after training on all others (mean of seven).
+    18.9 and 19.0 % on the 3,925 validation photographs, after training on all others (two runs, means of seven).
     """
     return Recipe(
         name="imagenette",
