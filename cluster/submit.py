@@ -264,6 +264,8 @@ def tell(text: str) -> None:
     """Print lines for the user; once standard output takes nothing any more, go on without it."""
     try:
         say_in_columns(showable(text))
+    except BlockingIOError:  # its reader is slow for a moment: only this line is lost
+        pass
     except OSError as error:
         leave_standard_output(error.strerror or type(error).__name__)
 

@@ -77,7 +77,8 @@ def read_torchvision_pth(data: bytes) -> StoredNetwork:
     if OWN_PARAMETER in tensors:
         raise WeightsError(
             "a state dict of this project's own GoogLeNet, which does not record the preprocessing: load it into a "
-            "GoogLeNet, then save both by googlenet.save_weights, see docs/training.md#given-weights"
+            "GoogLeNet, then save that with its preprocessing (googlenet.save_weights), see "
+            "docs/training.md#given-weights"
         )
     tensors = renamed(tensors, dict(_torchvision_names()), separator=".")
     return StoredNetwork(tensors, "bn", 1.0, "caffe", TORCHVISION_PREPROCESSING, assumption=ASSUMED_PIXELS)

@@ -83,7 +83,7 @@ class Contents:
     def holds_only_splits(self) -> bool:
         """Whether it holds several splits and nothing else: ``Training Data/train`` and ``val``.
 
-        Those for training have class folders. Test pictures may have none, nor have ImageNet's for validation.
+        Those for training have class folders. Test pictures and ImageNet's validation pictures may have none.
         """
         splits = {name: split_of_folder(name) for name in self.below}
         kinds = {*splits.values()}

@@ -126,9 +126,9 @@ def imagenette() -> Recipe:
     Source: none; chosen by short runs on a fifth of Imagenette's training photographs, which were held out. Most of
     the settings tried differ by no more than noise (docs/log.md).
     Command: train_ensemble.py --recipe imagenette --data torchvision:Imagenette --run-dir RUN
-    Cost: at most 46 minutes to train seven replicas on its 9,469 training photographs and two cores with AVX-512, and
-    22 to evaluate the 3,925 others, beside other work; two and a half hours and 34 minutes with AVX2, by the estimate.
-    The photographs were squared: others have up to three times as many different views
+    Cost: on two cores of an AMD EPYC with AVX-512, at most 46 minutes to train seven replicas on its 9,469 training
+    photographs, and 22 to evaluate the 3,925 others, beside other work; with AVX2, two and a half hours and 34 minutes,
+    by the estimate. The photographs were squared: others have up to three times as many different views
     (docs/results/photographs.md).
     Expected: 20.8 % top-1 error of one model with one crop on that fifth, after training on the others (one replica);
     18.9 and 19.0 % on the 3,925 validation photographs, after training on all others (two runs, means of seven).

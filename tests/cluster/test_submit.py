@@ -19,6 +19,7 @@ from cluster import following, submit
 from cluster.options import ADDRESS, JOB, parse
 from cluster.submit import COMMIT_VARIABLE, RUN_DIR, main
 from tests.cluster.dashboard import Dashboard, dashboard
+from tests.cluster.test_following import FullOnce
 from tests.project import ROOT
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(60)]  # git tells the commit
@@ -279,6 +280,14 @@ def test_a_job_is_submitted_and_followed_though_nobody_reads_the_lines_about_it(
     assert main(parse(words(project, head)), submit.tell) == 0
     assert head.submitted == 2
     assert capsys.readouterr().err.count("not shown any more (Broken pipe), but the job is followed to its end") == 1
+
+
+def test_a_terminal_that_is_full_for_a_moment_gets_the_next_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = FullOnce()
+    monkeypatch.setattr(sys, "stdout", output)
+    submit.tell("one")
+    submit.tell("two")
+    assert output.getvalue() == "two\n"
 
 
 def test_a_line_that_a_terminal_cannot_show_has_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
