@@ -166,7 +166,7 @@ def test_one_bad_image_answers_for_itself_alone(server: str, finished_run: Path,
         ({"coverage": 95}, "coverage must be a number between 0 and 1, such as 0.95, got 95"),
         (
             {"coverage": 0.9, "calibrated": False},
-            f"coverage needs calibrated probabilities and a calibration for crop_policy 144: {HAVING_ONE}",
+            f"coverage needs calibrated probabilities and a calibration for crop_policy 144; {HAVING_ONE}",
         ),
     ],
 )
