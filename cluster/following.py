@@ -1,6 +1,7 @@
 """A job on a Ray cluster as a client sees it: its state and its output, through connections that come and go."""
 
 import asyncio
+import io
 import os
 import sys
 import threading
@@ -147,25 +148,27 @@ async def _print_logs(client: Client, job: str, log: Log) -> None:
 
 
 def _show(text: str) -> None:
-    """Print a part of the output; a terminal of another encoding gets what it cannot show as escapes.
+    """Print a part of the output.
 
     Raises:
         OutputLostError: it cannot be written, which is no loss of the connection.
-        BlockingIOError: it cannot be written now, since its reader is slow and nobody waits for that one.
     """
     try:
-        sys.stdout.write(showable(text))
+        sys.stdout.write(text)
         sys.stdout.flush()
-    except BlockingIOError:
-        raise
     except OSError as error:
         raise OutputLostError(error.strerror or type(error).__name__) from error
 
 
-def showable(text: str) -> str:
-    """Return ``text`` with escapes in place of what the encoding of standard output lacks."""
-    encoding = sys.stdout.encoding or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+def prepare_standard_output() -> None:
+    """Let standard output show what its encoding lacks as escapes, and wait for a slow reader.
+
+    Some parent processes leave it in a state in which a full pipe is an error, and the text that it refuses is lost.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with suppress(OSError):  # closed, or no file: nothing would wait there
+        os.set_blocking(sys.stdout.fileno(), True)
 
 
 def leave_standard_output(reason: str) -> None:

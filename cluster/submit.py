@@ -44,7 +44,7 @@ try:
         UnknownJobError,
         follow,
         leave_standard_output,
-        showable,
+        prepare_standard_output,
     )
     from cluster.options import JOB, USER_ERROR_EXIT_CODE, Arguments, parse, runtime_env
     from pipelines.job.console import complain
@@ -263,12 +263,11 @@ def _git(project: Path, *words: str) -> str:
 def tell(text: str) -> None:
     """Print lines for the user; once standard output takes nothing any more, go on without it."""
     try:
-        say_in_columns(showable(text))
-    except BlockingIOError:  # its reader is slow for a moment: only this line is lost
-        pass
+        say_in_columns(text)
     except OSError as error:
         leave_standard_output(error.strerror or type(error).__name__)
 
 
 if __name__ == "__main__":
+    prepare_standard_output()
     sys.exit(main(parse(sys.argv[1:]), tell))

@@ -5,14 +5,16 @@ import errno
 import io
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from ray.dashboard.modules.job.pydantic_models import JobDetails
 
 from cluster import following
-from cluster.following import Log, follow
+from cluster.following import Log, follow, prepare_standard_output
 from pipelines.job.console import say
 
 
@@ -86,30 +88,23 @@ def test_output_that_nobody_reads_is_asked_for_once(
     say("submit: attempt 1 of 3 ended with 75")  # as before the next attempt; it goes nowhere, and does not fail
 
 
-class FullOnce(io.StringIO):
-    """A standard output that does not wait for its reader, and whose reader is slow once."""
-
-    encoding = "utf-8"
-    is_full = True
-
-    def write(self, text: str) -> int:
-        if self.is_full:
-            self.is_full = False
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        return super().write(text)
-
-
-def test_a_reader_that_is_slow_for_a_moment_gets_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
-    output = FullOnce()
-    monkeypatch.setattr(sys, "stdout", output)
-    cluster = Cluster([["one\n"], ["one\n", "two\n"]], seconds_between=0.0)
-    assert follow(cluster, "job", Log()) is not None  # type: ignore[arg-type]
-    assert output.getvalue() == "two\n"
+def test_a_slow_reader_gets_all_of_it_through_a_pipe_that_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "a line that is longer than nothing\n" * 10_000  # more than a pipe holds
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    with os.fdopen(read_end) as reader, os.fdopen(write_end, "w") as writer, ThreadPoolExecutor() as threads:
+        monkeypatch.setattr(sys, "stdout", writer)
+        prepare_standard_output()
+        following_it = threads.submit(follow, Cluster([[text]], seconds_between=0.0), "job", Log())  # type: ignore[arg-type]
+        time.sleep(0.2)
+        assert reader.read(len(text)) == text
+        assert following_it.result() is not None
 
 
 def test_output_that_a_terminal_cannot_show_comes_as_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
     content = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding="ascii"))
+    prepare_standard_output()
     assert follow(Cluster([["größe\n"]], seconds_between=0.0), "job", Log()) is not None  # type: ignore[arg-type]
     assert content.getvalue() == rb"gr\xf6\xdfe" + b"\n"
 

@@ -3,8 +3,6 @@
 Ray's client asks a dashboard on loopback that answers as told; test_jobs.py has a real head.
 """
 
-import errno
-import io
 import os
 import signal
 import subprocess
@@ -19,7 +17,7 @@ from cluster import following, submit
 from cluster.options import ADDRESS, JOB, parse
 from cluster.submit import COMMIT_VARIABLE, RUN_DIR, main
 from tests.cluster.dashboard import Dashboard, dashboard
-from tests.cluster.test_following import FullOnce
+from tests.cluster.test_following import WithoutReader
 from tests.project import ROOT
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(60)]  # git tells the commit
@@ -263,15 +261,6 @@ def test_ctrl_c_ends_it_at_once_when_nothing_comes_through_the_tunnel(project: P
     assert said.endswith("submit: job_1 continues; run the same command again to follow it\n")
 
 
-class WithoutReader(io.StringIO):
-    """A standard output whose reader, such as head, has gone."""
-
-    encoding = "utf-8"
-
-    def write(self, _text: str) -> int:
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-
-
 def test_a_job_is_submitted_and_followed_though_nobody_reads_the_lines_about_it(
     project: Path, head: Dashboard, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -280,21 +269,6 @@ def test_a_job_is_submitted_and_followed_though_nobody_reads_the_lines_about_it(
     assert main(parse(words(project, head)), submit.tell) == 0
     assert head.submitted == 2
     assert capsys.readouterr().err.count("not shown any more (Broken pipe), but the job is followed to its end") == 1
-
-
-def test_a_terminal_that_is_full_for_a_moment_gets_the_next_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    output = FullOnce()
-    monkeypatch.setattr(sys, "stdout", output)
-    submit.tell("one")
-    submit.tell("two")
-    assert output.getvalue() == "two\n"
-
-
-def test_a_line_that_a_terminal_cannot_show_has_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    content = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding="ascii"))
-    submit.tell("größe")
-    assert content.getvalue() == rb"gr\xf6\xdfe" + b"\n"
 
 
 def test_the_commit_of_a_repository_around_an_unpacked_project_is_not_its_own(project: Path) -> None:
