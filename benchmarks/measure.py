@@ -143,11 +143,11 @@ def versions(names: Sequence[str]) -> str:
     return ", ".join(f"{name} {version(name)}" for name in installed)
 
 
-def print_circumstances(rounds: int) -> None:
-    """Print rounds, commit, versions and processor, for docs/results."""
+def print_circumstances(number: int, of: str = "rounds, in turn") -> None:
+    """Print the number of rounds, or of what else was measured, commit, versions and processor, for docs/results."""
     from pipelines.job.circumstances import processor
     from pipelines.job.node_limits import node_limits
 
     software = versions(("torch", "torchvision", "ray", "pyarrow"))
-    print(f"\nn = {rounds} rounds, in turn; commit {commit()}; Python {platform.python_version()}, {software}")
+    print(f"\nn = {number} {of}; commit {commit()}; Python {platform.python_version()}, {software}")
     print(f"{node_limits().cpus} cores of {processor()}")

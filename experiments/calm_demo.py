@@ -172,7 +172,7 @@ def main(arguments: Arguments) -> None:
             print(f"{trial.label}: {error:.1f} %", flush=True)
         found = dict(zip(by_seed, pool.map(evaluate, by_seed.values()), strict=True))
     print_table(found, arguments.recipe)
-    print_circumstances(1)
+    print_circumstances(len(by_seed), "seeds")
 
 
 if __name__ == "__main__":

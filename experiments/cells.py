@@ -16,7 +16,7 @@ import numpy as np
 import tyro
 
 from benchmarks.measure import print_circumstances
-from experiments.ensembles import Answers, read_answers
+from experiments.answers import Answers, read_answers
 from experiments.intervals import Floats
 from googlenet.evaluation.metrics import RESAMPLES, EnsembleTally, bootstrap_interval, percentile_bounds
 from googlenet.evaluation.two_way import resampled_errors
@@ -90,7 +90,7 @@ def print_pairs(cells: Cells) -> None:
 def main(arguments: Arguments) -> None:
     """Print both tables."""
     print_pairs(cells_of(read_answers(Storage.at(arguments.run_dir))))
-    print_circumstances(1)
+    print_circumstances(1, "run")
 
 
 if __name__ == "__main__":

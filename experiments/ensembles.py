@@ -7,8 +7,8 @@
 Each seed (of the embedded images, the initial weights and the sampling) has four runs of the main job:
 
 - ``paper``: seven sampling seeds, the same initial weights;
-- ``initialisations``: seven sampling seeds, seven initial weights;
-- ``wide``: one replica, half as wide again by default, with the sampling seed of the paper's seventh;
+- ``initialisations``: seven sampling seeds, seven initial weights, of which the first are those of ``paper``;
+- ``wide``: one replica, half as wide again by default, with the sampling seed of the last one of ``paper``;
 - ``long``: two replicas with the first two sampling seeds, or ``--long-replicas``, trained seven times as long.
 
 ``--compare`` chooses among the last three. Finished runs are not repeated, and those of other options are refused.
@@ -16,7 +16,7 @@ Differences are paired by image and seed. Intervals are bootstrap intervals over
 networks only: over those of all seeds if each seed has its own, as the embedded ones, else over the means of the seeds.
 With three or more seeds, there are also Student's t intervals over the seeds; with one, intervals over images and the
 ensemble's replicas. In those, the long replicas and the wide one are taken as they are: one or two say nothing of
-others. So the own error of the wide one has no such interval, and that of the seven with it draws the six others.
+others. So the own error of the wide one has no such interval, and that of the ensemble with it draws the others.
 """
 
 import itertools
@@ -24,38 +24,33 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import chdir
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import tyro
 
 from benchmarks.measure import print_circumstances
-from experiments.intervals import Floats, Interval, over_images, over_images_and_replicas, over_seeds
-from googlenet.evaluation.crops import Policy
+from experiments.answers import Answers, check_same_images, print_differences, print_table, read_answers
+from experiments.intervals import Floats, over_images_and_replicas
+from googlenet.evaluation.metrics import largest_without_one
 from googlenet.evaluation.two_way import FEWEST_REPLICAS
 from pipelines.data.sources import with_absolute_paths
 from pipelines.errors import UserError
 from pipelines.job.options import parse_options
 from pipelines.run.claims import check_claim
-from pipelines.run.directory import PREDICTIONS, REPORT_JSON
+from pipelines.run.directory import REPORT_JSON
 from pipelines.run.named_recipes import load_recipe
-from pipelines.run.predictions import file_name, read_ensemble, read_predictions
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.recipe_option import recipe_of_options
 
 ROOT = Path(__file__).parents[1]
 MANY_EPOCHS = 10_000
-# Two values say almost nothing about the spread.
-LEAST_SEEDS = 3
 # The width of the wide replica over that of the others.
 WIDER = 1.5
 
-T = TypeVar("T")
 # Runs beside ``paper``.
 Compared = Literal["initialisations", "wide", "long"]
 
@@ -91,42 +86,6 @@ class OptionsOfRun:
     """Name of a recipe, or its JSON file."""
     soup: bool = False
     """Also evaluate averages of the replicas' weights, which changes no recipe."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Probabilities of a run's replicas by crop policy (N, K, P, C), labels (N,), and what both are of."""
-
-    probabilities: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int32]
-    policies: tuple[Policy, ...]
-    dataset_digest: str
-
-    def errors(self, members: Sequence[int]) -> Floats:
-        """Return (N, P): 100 where the ensemble of ``members`` is wrong about an image, else 0."""
-        return self.errors_of(self.probabilities[:, list(members)])
-
-    def errors_of(self, probabilities: npt.NDArray[np.float32]) -> Floats:
-        """Return (N, P): the same for the mean of any probabilities (N, K, P, C) of these images."""
-        answers = probabilities.mean(axis=1, dtype=np.float64).argmax(axis=2)
-        errors: Floats = 100.0 * (answers != self.labels[:, None])
-        return errors
-
-    def without(self, replica: int) -> "Answers":
-        """Return the answers of the other replicas."""
-        return replace(self, probabilities=np.delete(self.probabilities, replica, axis=1))
-
-    def single_errors(self) -> Floats:
-        """Return (N, P): the mean error of single replicas."""
-        errors: Floats = np.mean([self.errors([k]) for k in range(self.probabilities.shape[1])], axis=0)
-        return errors
-
-    def disagreement(self) -> Floats:
-        """Return (N, P): percentage of the pairs of replicas that answer an image differently."""
-        answers = self.probabilities.argmax(axis=3)
-        pairs = itertools.combinations(range(answers.shape[1]), 2)
-        share: Floats = 100 * np.mean([answers[:, a] != answers[:, b] for a, b in pairs], axis=0)
-        return share
 
 
 def options_of(arguments: Arguments, seed: int) -> dict[str, list[str]]:
@@ -192,66 +151,46 @@ def _run_dir(arguments: Arguments, name: str, seed: int) -> Path:
     return (arguments.runs_dir / f"{name}{seed}").resolve()
 
 
-def read_answers(run: Storage) -> Answers:
-    """Return the predictions of a finished run for its validation images."""
-    predictions = run.below(PREDICTIONS)
-    ensemble = read_ensemble(predictions, file_name(0))
-    if ensemble is None:
-        raise ValueError(f"{run} has no predictions")
-    rows = list(read_predictions(predictions, sorted(predictions.files("")), ensemble))
-    probabilities, labels = (np.concatenate([getattr(r, name) for r in rows]) for name in ("probabilities", "labels"))
-    return Answers(probabilities, labels, ensemble.policies, ensemble.dataset_digest)
-
-
-WIDE_ALONE = "a wider seventh replica: its own error"
-WIDE_WITH_OTHERS = "a wider seventh replica: error of the seven"
-QUESTIONS: dict[str, Callable[[dict[str, Answers]], Floats]] = {
-    "seven initialisations instead of one: error of the seven": lambda runs: (
-        runs["initialisations"].errors(_all(runs)) - runs["paper"].errors(_all(runs))
-    ),
-    "seven initialisations instead of one: mean error of one": lambda runs: (
-        runs["initialisations"].single_errors() - runs["paper"].single_errors()
-    ),
-    "seven initialisations instead of one: disagreement of two": lambda runs: (
-        runs["initialisations"].disagreement() - runs["paper"].disagreement()
-    ),
-    WIDE_ALONE: lambda runs: runs["wide"].errors([0]) - runs["paper"].errors(_last(runs)),
-    WIDE_WITH_OTHERS: lambda runs: (
-        runs["paper"].errors_of(
-            np.concatenate([runs["paper"].probabilities[:, :-1], runs["wide"].probabilities[:, :1]], axis=1)
-        )
-        - runs["paper"].errors(_all(runs))
-    ),
-    "one trained seven times longer: against one of the seven": lambda runs: (
-        runs["long"].single_errors() - runs["paper"].single_errors()
-    ),
-    "one trained seven times longer: against the seven": lambda runs: (
-        runs["long"].single_errors() - runs["paper"].errors(_all(runs))
-    ),
+Ask = Callable[[Mapping[str, Answers]], Floats]
+WIDE_ALONE, WIDE_WITH_OTHERS = "its own error", "error of the ensemble with it"
+# By the run that is compared with ``paper``.
+QUESTIONS: dict[Compared, dict[str, Ask]] = {
+    "initialisations": {
+        "error of the ensemble": lambda runs: _together(runs["initialisations"]) - _together(runs["paper"]),
+        "mean error of one": lambda runs: runs["initialisations"].single_errors() - runs["paper"].single_errors(),
+        "disagreement of two": lambda runs: runs["initialisations"].disagreement() - runs["paper"].disagreement(),
+    },
+    "wide": {
+        WIDE_ALONE: lambda runs: runs["wide"].errors([0]) - runs["paper"].errors([-1]),
+        WIDE_WITH_OTHERS: lambda runs: _with_wide(runs) - _together(runs["paper"]),
+    },
+    "long": {
+        "against one replica": lambda runs: runs["long"].single_errors() - runs["paper"].single_errors(),
+        "against the ensemble": lambda runs: runs["long"].single_errors() - _together(runs["paper"]),
+    },
 }
-
-
+TITLES: dict[Compared, str] = {
+    "initialisations": "initial weights of their own",
+    "wide": "a wider last replica",
+    "long": "one replica trained for all epochs of the ensemble",
+}
 # Runs whose replicas differ in their seeds: replica k of both has the same sampling seed.
 OF_REPLICAS = {"paper", "initialisations"}
 
 
-# Beginnings of the questions, and the run that each needs beside ``paper``.
-NEEDED = {
-    "seven initialisations instead of one": "initialisations", "a wider seventh replica": "wide",
-    "one trained seven times longer": "long",
-}  # fmt: skip
+def _together(answers: Answers) -> Floats:
+    return answers.errors(range(answers.probabilities.shape[1]))
 
 
-def _questions_of(runs: Collection[str]) -> dict[str, Callable[[dict[str, Answers]], Floats]]:
-    return {question: ask for question, ask in QUESTIONS.items() if NEEDED[question.partition(":")[0]] in runs}
+def _with_wide(runs: Mapping[str, Answers]) -> Floats:
+    paper, wide = runs["paper"].probabilities, runs["wide"].probabilities
+    return runs["paper"].errors_of(np.concatenate([paper[:, :-1], wide[:, :1]], axis=1))
 
 
-def _all(runs: dict[str, Answers]) -> range:
-    return range(runs["paper"].probabilities.shape[1])
-
-
-def _last(runs: dict[str, Answers]) -> list[int]:
-    return [_all(runs)[-1]]
+def questions_of(runs: Collection[str]) -> dict[str, Ask]:
+    """Return the questions that these runs answer, by their whole title."""
+    asked = {run: questions for run, questions in QUESTIONS.items() if run in runs}
+    return {f"{TITLES[run]}: {title}": ask for run, questions in asked.items() for title, ask in questions.items()}
 
 
 def print_errors(by_seed: dict[int, dict[str, Answers]]) -> None:
@@ -267,48 +206,32 @@ def print_errors(by_seed: dict[int, dict[str, Answers]]) -> None:
             print(f"| {seed} | {name} | {cells} |")
 
 
-def print_over_replicas(runs: dict[str, Answers]) -> None:
+def print_over_replicas(runs: Mapping[str, Answers]) -> None:
     """Print the answers of one seed with intervals over images and replicas."""
-    of_replicas = OF_REPLICAS & runs.keys()
-    others = [{**runs, **{name: runs[name].without(k) for name in of_replicas}} for k in _all(runs)]
-    rows = {}
-    for question, ask in _questions_of(runs).items():
-        if question != WIDE_ALONE:
-            drawn = others[:-1] if question == WIDE_WITH_OTHERS else others
-            rows[question] = ask(runs), over_images_and_replicas(ask(runs), np.array([ask(one) for one in drawn]))
-    over = f"the {len(runs['paper'].labels)} images and the {len(others)} replicas"
-    _print_table(rows, over, runs["paper"].policies)
+    replicas = range(runs["paper"].probabilities.shape[1])
+    rows: dict[str, dict[str, tuple[Floats, tuple[Floats, Floats]]]] = {}
+    for title, ask in questions_of(runs).items():
+        # The wide replica takes the place of the last one, so both stay where they are.
+        drawn = replicas[:-1] if title.startswith(TITLES["wide"]) else replicas
+        if not title.endswith(WIDE_ALONE) and len(drawn) >= FEWEST_REPLICAS:
+            interval = over_images_and_replicas(ask(runs), without_each(runs, ask, drawn))
+            over = f"the {len(runs['paper'].labels)} images and {len(drawn)} replicas"
+            rows.setdefault(over, {})[title] = ask(runs), interval
+    for over, of_these in rows.items():
+        print_table(of_these, over, runs["paper"].policies)
 
 
-def print_differences(
-    by_seed: Mapping[int, T], questions: Mapping[str, Callable[[T], Floats]], answers_of: Callable[[T], Answers]
-) -> None:
-    """Print the answer to each question by crop policy, with intervals over images, and over three or more seeds.
+def without_each(runs: Mapping[str, Answers], ask: Ask, drawn: Sequence[int]) -> Floats:
+    """Return (K, N, P): the mean answer of those ensembles of about half the K replicas that lack each of them.
 
-    ``answers_of`` returns those of one run of a seed, all of whose runs have the same images and policies.
+    The replicas that are not among the ``drawn`` are in every ensemble.
     """
-    answers = [answers_of(runs) for runs in by_seed.values()]
-    digests = [of_seed.dataset_digest for of_seed in answers]
-    images = sum({of_seed.dataset_digest: len(of_seed.labels) for of_seed in answers}.values())
-    intervals: dict[str, Interval] = {f"the {images} images": partial(over_images, digests=digests)}
-    if len(by_seed) >= LEAST_SEEDS:
-        intervals[f"the {len(by_seed)} seeds"] = over_seeds
-    for over, interval in intervals.items():
-        by_question = {question: [ask(runs) for runs in by_seed.values()] for question, ask in questions.items()}
-        rows = {question: (np.concatenate(values), interval(values)) for question, values in by_question.items()}
-        _print_table(rows, over, answers[0].policies)
-
-
-def _print_table(
-    rows: Mapping[str, tuple[Floats, tuple[Floats, Floats]]], over: str, policies: Sequence[Policy]
-) -> None:
-    """Print the mean of the values (N, P) of each row, with bounds."""
-    print(f"\nDifferences in percentage points, mean (95 % interval over {over})\n")
-    print("| | " + " | ".join("1 crop" if policy == 1 else f"{policy} crops" for policy in policies) + " |")
-    print("| --- |" + " ---: |" * len(policies))
-    for question, (values, (low, high)) in rows.items():
-        cells = [f"{m:+.1f} ({a:+.1f} to {b:+.1f})" for m, a, b in zip(values.mean(axis=0), low, high, strict=True)]
-        print(f"| {question} | " + " | ".join(cells) + " |")
+    every = range(runs["paper"].probabilities.shape[1])
+    answers = {}
+    for members in itertools.combinations(drawn, largest_without_one(len(drawn))):
+        present = sorted({*members, *set(every).difference(drawn)})
+        answers[members] = ask({name: a.only(present) if name in OF_REPLICAS else a for name, a in runs.items()})
+    return np.array([np.mean([a for members, a in answers.items() if k not in members], axis=0) for k in drawn])
 
 
 def main(arguments: Arguments) -> None:
@@ -318,11 +241,12 @@ def main(arguments: Arguments) -> None:
         train(arguments, seed)
         names = options_of(arguments, seed)
         by_seed[seed] = {name: read_answers(Storage.at(str(_run_dir(arguments, name, seed)))) for name in names}
+        check_same_images(by_seed[seed])
     print_errors(by_seed)
-    print_differences(by_seed, _questions_of(arguments.compare), lambda runs: runs["paper"])
+    print_differences(by_seed, questions_of(arguments.compare), lambda runs: runs["paper"])
     if len(by_seed) == 1 and arguments.replicas >= FEWEST_REPLICAS:
         print_over_replicas(*by_seed.values())
-    print_circumstances(len(by_seed))
+    print_circumstances(len(by_seed), "seeds")
 
 
 if __name__ == "__main__":

@@ -50,9 +50,9 @@ def over_images_and_replicas(
 ) -> tuple[Floats, Floats]:
     """Return the bounds (P,) of the 95 % interval of the mean over images of ``values`` (N, P).
 
-    ``left_out`` (K, N, P) holds the values without each of the K replicas. The method is that of the report
-    (:mod:`googlenet.evaluation.two_way`): images are drawn with replacement, and so are the replicas' jackknife
-    pseudo-values, whose deviations are stretched for few replicas.
+    ``left_out`` (K, N, P) holds the values without each of the K replicas, as means over ensembles of about half of
+    them. The method is that of the report (:mod:`googlenet.evaluation.two_way`): images are drawn with replacement, and
+    so are the replicas' jackknife pseudo-values, whose deviations are stretched for few replicas.
     """
     replicas, images, columns = left_out.shape
     by_image = np.concatenate([values[None], left_out]).transpose(1, 0, 2).reshape(images, -1)

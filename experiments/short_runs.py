@@ -6,11 +6,12 @@
 Settings are tuned on a split of the training images, never on the images that judge them: prepare the folder of the
 training images alone. ``TRIALS.json`` holds the fields of a recipe that each trial changes, by its label:
 ``{"he": {"initialisation": "he"}, "xavier": {}}``. A trial is trained once for each seed of weights and sampling, in a
-process with one thread. Finished trials are not repeated, and interrupted ones resume.
+process with one thread, and in fp32 unless its ``training_precision`` says otherwise. Finished trials are not repeated,
+and interrupted ones resume.
 
-The table has, by trial, the error on the images held out, and for every classifier in how many of the trainings it
-started to learn, after how many steps, and its loss at the end. Errors and losses are those of the trainings that came
-to their end, and the row says how many did not; their classifiers do not count as started.
+The table has, by trial, the mean error on the images held out and that of each seed, and for every classifier in how
+many of the trainings it started to learn, after how many steps, and its loss at the end. Errors and losses are those of
+the trainings that came to their end, and the row says how many did not; their classifiers do not count as started.
 """
 
 import json
@@ -26,6 +27,7 @@ from typing import Any
 import tyro
 
 from benchmarks.measure import print_circumstances
+from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
 from pipelines.run.claims import claim
 from pipelines.run.dataset import read_manifest
@@ -112,7 +114,8 @@ def train(trial: Trial) -> None:
     # The training takes as many threads as this says.
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    task = ReplicaTask(trial.run, trial.recipe, 0, CHECKPOINT_SECONDS)
+    asked = trial.recipe.training_precision
+    task = ReplicaTask(trial.run, trial.recipe, 0, CHECKPOINT_SECONDS, Arithmetic("fp32" if asked == "auto" else asked))
     keep_scaled_weights(trial.run, trial.recipe, read_manifest(trial.run))
     train_replica(task)
 
@@ -128,11 +131,9 @@ def started_step(steps: list[dict[str, Any]], name: str, num_classes: int) -> in
 
 def row(label: str, trials: list[Trial], seeds: int) -> str:
     """Return the row of a label in the table: its finished trials, of as many as there are seeds."""
-    errors, ends, cells = [], [], []
     logs = [read_steps(trial.run, 0, after=0) for trial in trials]
-    for trial in trials:
-        ends.append(read_metrics(trial.run, 0)[-1])
-        errors.append(ends[-1]["val_top1_error"])
+    ends = [read_metrics(trial.run, 0)[-1] for trial in trials]
+    errors, cells = [end["val_top1_error"] for end in ends], []
     classes = len(read_manifest(trials[0].run).classes)
     for name in sorted(name for name in logs[0][0] if name.startswith("step/loss_")):
         started = [started_step(log, name, classes) for log in logs]
@@ -140,9 +141,9 @@ def row(label: str, trials: list[Trial], seeds: int) -> str:
         final = mean(end[name.replace("step/", "train_")] for end in ends)
         when = f" after {min(those)}-{max(those)}" if those else ""
         cells.append(f"{name.removeprefix('step/loss_')}: {len(those)} of {seeds}{when}, ends at {final:.2f}")
-    spread = f" ({min(errors):.1f} - {max(errors):.1f})" if len(errors) > 1 else ""
+    each = f" ({', '.join(f'{error:.1f}' for error in errors)})" if len(errors) > 1 else ""
     unfinished = f", {seeds - len(errors)} of {seeds} unfinished" if len(errors) < seeds else ""
-    return f"| {label} | {mean(errors):.1f}{spread}{unfinished} | " + " | ".join(cells) + " |"
+    return f"| {label} | {mean(errors):.1f}{each}{unfinished} | " + " | ".join(cells) + " |"
 
 
 def main(arguments: Arguments) -> None:
@@ -168,7 +169,7 @@ def main(arguments: Arguments) -> None:
         finished = [t for t in trials if t.label == label and len(read_metrics(t.run, 0)) == t.recipe.epochs]
         told = row(label, finished, len(arguments.seeds)) if finished else f"| {label} | none finished | |"
         print(told, flush=True)
-    print_circumstances(len(arguments.seeds))
+    print_circumstances(len(arguments.seeds), "seeds")
 
 
 if __name__ == "__main__":

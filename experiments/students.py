@@ -24,17 +24,19 @@ import numpy as np
 import tyro
 
 from benchmarks.measure import print_circumstances
-from experiments.ensembles import Answers, print_differences, read_answers, train_once
+from experiments.answers import Answers, check_same_images, print_differences, read_answers
+from experiments.ensembles import train_once
 from experiments.intervals import Floats
 from googlenet.evaluation.crops import Policy, is_chosen, num_views
-from pipelines.report.outcomes import soup_cell
-from pipelines.run.directory import OUTCOMES
+from pipelines.errors import UserError
+from pipelines.report.outcomes import read_outcomes, soup_cell
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.storage import Storage
 
 # Forward and backward, in forward passes.
 PASSES_OF_A_STEP = 3
 RUNS = ("teacher", "student", "labels")
+SOUPS = ("uniform", "greedy")
 
 
 @dataclass(frozen=True)
@@ -105,19 +107,21 @@ def read_seed(arguments: Arguments, seed: int) -> Seed:
     """Return the answers of the finished runs of ``seed``."""
     runs = {name: Storage.at(str(run_dir(arguments, name, seed))) for name in RUNS}
     answers = {name: read_answers(run) for name, run in runs.items()}
+    check_same_images(answers)
     return Seed(**answers, soups=_soups(runs["teacher"], answers["teacher"].policies))
 
 
 def _soups(run: Storage, policies: Sequence[Policy]) -> dict[str, Floats]:
-    """Return the errors (N, P) of the soups, in the order of the predictions, as the report keeps them by image."""
-    import pyarrow.parquet as pq
+    """Return the errors (N, P) of the soups, in the order of the predictions, as the report keeps them by image.
 
-    outcomes = pq.read_table(run.path(OUTCOMES), filesystem=run.filesystem)
-    cells = {kind: [soup_cell(kind, str(policy)) for policy in policies] for kind in ("uniform", "greedy")}
-    return {
-        kind: np.stack([100.0 * outcomes.column(f"top1_wrong/{cell}").to_numpy() for cell in of_kind], axis=1)
-        for kind, of_kind in cells.items()
-    }
+    Raises:
+        UserError: the run was evaluated without soups.
+    """
+    outcomes = read_outcomes(run)
+    columns = {kind: [f"top1_wrong/{soup_cell(kind, str(policy))}" for policy in policies] for kind in SOUPS}
+    if not {name for names in columns.values() for name in names} <= outcomes.keys():
+        raise UserError(f"{run} has no soups: python pipelines/evaluate_ensemble.py --run-dir {run} --soup")
+    return {kind: 100.0 * np.stack([outcomes[name] for name in names], axis=1) for kind, names in columns.items()}
 
 
 QUESTIONS: dict[str, Callable[[Seed], Floats]] = {
@@ -165,7 +169,7 @@ def main(arguments: Arguments) -> None:
         by_seed[seed] = read_seed(arguments, seed)
     print_errors(by_seed)
     print_differences(by_seed, QUESTIONS, lambda seed: seed.teacher)
-    print_circumstances(len(by_seed))
+    print_circumstances(len(by_seed), "seeds")
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def main(arguments: Arguments) -> None:
     print_by_views(f"All {replicas} replicas", together)
     print_by_passes(replicas, alone, together)
     print_first_views(views, ensemble.crop_px)
-    print_circumstances(1)
+    print_circumstances(1, "run")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
+from experiments.answers import Answers
 from experiments.cells import cells_of, print_pairs
-from experiments.ensembles import Answers
 from googlenet.evaluation.metrics import EnsembleTally, percentile_bounds
 from googlenet.evaluation.two_way import two_way_intervals
 

@@ -8,24 +8,25 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 from scipy import stats
 
 import experiments.ensembles
-import experiments.fine_classes
 import experiments.short_runs
 import experiments.students
 import experiments.views
+from experiments.answers import Answers, check_same_images, read_answers
 from experiments.ensembles import (
-    QUESTIONS,
-    Answers,
     Arguments,
     main,
     options_of,
     print_errors,
     print_over_replicas,
+    questions_of,
     recipe_of,
+    without_each,
 )
 from experiments.intervals import over_images, over_images_and_replicas, over_seeds, student_interval
 from googlenet.evaluation.metrics import EnsembleTally, bootstrap_interval
@@ -34,6 +35,7 @@ from googlenet.evaluation.view_order import errors_along, greedy_order
 from pipelines.errors import UserError
 from pipelines.run.named_recipes import demo
 from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
 from tests.commands import run_script
 from tests.prepared import training_here
 
@@ -73,7 +75,7 @@ def test_the_questions_compare_what_they_say() -> None:
         "wide": answers(half),
         "long": answers(half, half),
     }
-    found = {question: ask(runs).mean(axis=0).tolist() for question, ask in QUESTIONS.items()}
+    found = {question: ask(runs).mean(axis=0).tolist() for question, ask in questions_of(runs).items()}
     assert list(found.values()) == [[100.0], [50.0], [-100.0], [-50.0], [0.0], [0.0], [50.0]]
 
 
@@ -85,7 +87,7 @@ def test_a_comparison_has_the_runs_that_were_asked_for_and_their_questions(
     answers = Answers(np.full((9, 4, 1, 2), 0.5, np.float32), np.zeros(9, np.int32), (1,), "digest")
     print_over_replicas({"paper": answers, "long": answers})
     questions = re.findall(r"^\| ([a-z ]+):", capsys.readouterr().out, re.MULTILINE)
-    assert questions == ["one trained seven times longer"] * 2
+    assert questions == ["one replica trained for all epochs of the ensemble"] * 2
 
 
 def test_the_two_ensembles_of_seven_differ_in_the_initial_weights_alone(tmp_path: Path) -> None:
@@ -112,27 +114,55 @@ def test_intervals_are_over_the_images_of_all_seeds_or_over_the_seeds() -> None:
 
 
 def test_intervals_over_replicas_are_those_of_the_report(capsys: pytest.CaptureFixture[str]) -> None:
-    """Probabilities of 60 images, seven replicas that are right more or less often, one policy and three classes."""
+    """Probabilities of 60 images, seven replicas that are right more or less often, one policy and three classes.
+
+    A long replica that is always right: the difference to the ensemble is the ensemble's own error, less nothing.
+    """
     shift = np.array([0.1, 0.4, 0.2, 0.9, 0.3, 0.0, 0.6])[:, None, None] * np.array([1.0, 0.0, 0.0])
     scores = np.random.default_rng(0).random((60, 7, 1, 3)) + shift
     answers = Answers((scores / scores.sum(axis=3, keepdims=True)).astype(np.float32), np.zeros(60, np.int32), (1,), "")
     tally = EnsembleTally(7, 1)
     tally.update(answers.probabilities, answers.labels)
     (low, high), _ = two_way_intervals(tally)
-    values, left_out = answers.single_errors(), np.array([answers.without(k).single_errors() for k in range(7)])
-    found = over_images_and_replicas(values, left_out)
-    assert (found[0][0], found[1][0]) == pytest.approx((100 * low[0, 0, 0], 100 * high[0, 0, 0]))
-    alone = bootstrap_interval(values)
-    assert (found[1] - found[0])[0] > 1.2 * (alone[1] - alone[0])[0]
-    one = answers
-    for replica in range(6, 0, -1):
-        one = one.without(replica)
+    right = Answers(np.tile(np.float32([1, 0, 0]), (60, 1, 1, 1)), answers.labels, (1,), "")
+    runs = {"paper": answers, "long": right}
+    for title, ask in questions_of(runs).items():
+        size = 6 if title.endswith("ensemble") else 0
+        bounds = over_images_and_replicas(ask(runs), without_each(runs, ask, range(7)))
+        found = np.clip([-bounds[1][0], -bounds[0][0]], 0, 100)  # as the report does
+        assert found == pytest.approx([100 * low[size, 0, 0], 100 * high[size, 0, 0]]), title
+    alone = bootstrap_interval(answers.single_errors())
+    assert 100 * (high - low)[0, 0, 0] > 1.2 * (alone[1] - alone[0])[0]
+    one = answers.only([0])
     print_over_replicas({"paper": answers, "initialisations": answers, "wide": one, "long": one})
     printed = capsys.readouterr().out
-    assert "(95 % interval over the 60 images and the 7 replicas)" in printed
-    assert "error of the seven | +0.0 (+0.0 to +0.0) |" in printed  # the same answers
-    assert "a wider seventh replica: error of the seven |" in printed
-    assert "a wider seventh replica: its own error" not in printed  # one replica has no spread
+    assert "(95 % interval over the 60 images and 7 replicas)" in printed
+    assert "(95 % interval over the 60 images and 6 replicas)" in printed  # beside the wide one
+    assert "error of the ensemble | +0.0 (+0.0 to +0.0) |" in printed  # the same answers
+    assert "a wider last replica: error of the ensemble with it |" in printed
+    assert "a wider last replica: its own error" not in printed  # one replica has no spread
+
+
+def test_runs_of_different_images_are_not_paired() -> None:
+    answers = Answers(np.zeros((2, 1, 2, 2), np.float32), np.array([0, 1], np.int32), (1, 144), "digest")
+    check_same_images({"paper": answers, "long": answers})
+    with pytest.raises(UserError, match="the runs paper, long are of different images"):
+        check_same_images({"paper": answers, "long": replace(answers, dataset_digest="other")})
+
+
+def test_a_run_without_predictions_or_labels_has_no_errors(finished_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has no predictions: give a finished run"):
+        read_answers(Storage.at(str(tmp_path)))
+    answers = read_answers(Storage.at(str(finished_run)))
+    assert set(answers.labels) == set(range(answers.probabilities.shape[3]))
+    for file in shutil.copytree(finished_run / "predictions", tmp_path / "predictions").glob("*.parquet"):
+        table = pq.read_table(file)
+        labels = pa.array([-1] * len(table), table.schema.field("label").type)
+        pq.write_table(
+            table.set_column(table.schema.get_field_index("label"), table.schema.field("label"), labels), file
+        )
+    with pytest.raises(UserError, match=r"has images without labels, on which no error can be counted"):
+        read_answers(Storage.at(str(tmp_path)))
 
 
 def test_the_wide_replica_stays_in_each_ensemble_that_an_interval_draws(capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,35 +269,3 @@ def test_a_finished_run_of_other_options_is_no_answer_to_these(
     )
     with pytest.raises(UserError, match=rf"/{name}0 holds a different recipe:(.|\n)*replicas: was 2, is now 7"):
         module.train(module.Arguments(tmp_path / "runs"), 0)
-
-
-def test_parts_of_a_class_look_alike_and_are_about_as_large() -> None:
-    """Two kinds of photographs, far apart along no axis of the coordinates: no part has both."""
-    random = np.random.default_rng(0)
-    rows = random.normal(size=(90, 12)).astype(np.float32)
-    rows[::3] += random.normal(scale=20, size=12)
-    parts = list(experiments.fine_classes.parts_of(rows, 9))
-    assert sorted(np.concatenate(parts)) == list(range(90))
-    assert len(parts) == 9
-    assert all(8 <= len(part) <= 12 for part in parts)
-    assert sum(len({index % 3 == 0 for index in part}) > 1 for part in parts) <= 1, "more than one part has both kinds"
-
-
-def test_a_folder_of_fine_classes_has_every_photograph_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, shade in (("cat", 40), ("dog", 200)):
-        (tmp_path / "in" / name).mkdir(parents=True)
-        for number in range(6):
-            Image.new("RGB", (16, 16), (shade, number * 30, 0)).save(tmp_path / "in" / name / f"{number}.png")
-        for name_of_none in (".DS_Store", "notes.txt"):
-            (tmp_path / "in" / name / name_of_none).write_bytes(b"no picture")
-    experiments.fine_classes.main(experiments.fine_classes.Arguments(tmp_path / "in", tmp_path / "out", 3))
-    of_part = {path: {photo.name for photo in path.iterdir()} for path in (tmp_path / "out").iterdir()}
-    assert sorted(path.name for path in of_part) == [f"{name}_{part}" for name in ("cat", "dog") for part in range(3)]
-    neighbours = [{"0.png", "1.png"}, {"2.png", "3.png"}, {"4.png", "5.png"}]  # the shades grow with the number
-    assert all(of_part[path] in neighbours for path in of_part)
-    assert all((path / name).read_bytes() for path, names in of_part.items() for name in names)
-    assert "6 classes of 12 photographs" in capsys.readouterr().out
-    with pytest.raises(UserError, match="exists: choose another --out"):
-        experiments.fine_classes.main(experiments.fine_classes.Arguments(tmp_path / "in", tmp_path / "out", 3))
-    with pytest.raises(UserError, match="has 6 photographs, fewer than --parts 7"):
-        experiments.fine_classes.main(experiments.fine_classes.Arguments(tmp_path / "in", tmp_path / "more", 7))

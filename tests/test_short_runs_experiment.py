@@ -12,6 +12,7 @@ import torch
 from experiments.short_runs import Arguments, claim_folder, main, row, started_step, train, trials_of
 from pipelines.errors import UserError
 from pipelines.job.worker_process import use_own_cpus
+from pipelines.training.task import ReplicaTask
 from tests.project import ROOT
 
 pytestmark = pytest.mark.timeout(300)
@@ -58,11 +59,19 @@ def test_a_trial_of_other_images_is_not_taken_for_one_of_these(
         shutil.copytree(prepared_run, tmp_path / name)
     [trial, *_] = trials_of(short_run_arguments(prepared_run, tmp_path, {"a": TINY_TRIAL}))
     threads: list[int] = []
-    monkeypatch.setattr("pipelines.training.replica.train_replica", lambda _: threads.append(used_threads()))
+    precisions: list[str] = []
+
+    def trained(task: ReplicaTask) -> None:
+        threads.append(used_threads())
+        precisions.append(task.arithmetic.precision)
+
+    monkeypatch.setattr("pipelines.training.replica.train_replica", trained)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     claim_folder(trial, tmp_path / "first")
     train(trial)
     assert threads == [1]
+    train(replace(trial, recipe=replace(trial.recipe, training_precision="bf16")))
+    assert precisions == ["fp32", "bf16"]
     with pytest.raises(UserError, match=rf"/a_3 was trained on {tmp_path}/first/dataset; choose another --work"):
         claim_folder(trial, tmp_path / "second")
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.ensembles import Answers, print_differences
+from experiments.answers import Answers, print_differences
 from experiments.students import ERRORS, QUESTIONS, Arguments, Seed, _soups, epochs_of_labels, options_of
+from pipelines.errors import UserError
 from pipelines.report.outcomes import soup_cell, write_outcomes
 from pipelines.run.named_recipes import demo
 from pipelines.run.storage import Storage
@@ -72,3 +73,8 @@ def test_the_errors_of_soups_are_those_of_the_runs_own_policies(tmp_path: Path) 
     write_outcomes(run, ["a", "b"], np.zeros((2, 1, 2, 2)), (1, "96+120"), columns)
     found = {kind: errors.tolist() for kind, errors in _soups(run, (1, "96+120")).items()}
     assert found == {"uniform": [[100.0, 0.0], [0.0, 100.0]], "greedy": [[0.0, 100.0], [0.0, 100.0]]}
+
+
+def test_a_teacher_without_soups_is_told_how_to_get_them(finished_run: Path) -> None:
+    with pytest.raises(UserError, match=r"has no soups: python pipelines/evaluate_ensemble.py --run-dir .* --soup"):
+        _soups(Storage.at(str(finished_run)), [1])
