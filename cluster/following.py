@@ -171,8 +171,16 @@ def prepare_standard_output() -> None:
         os.set_blocking(sys.stdout.fileno(), True)
 
 
+class Discarded(io.TextIOBase):
+    """In place of a standard output that takes nothing any more: what is written goes nowhere."""
+
+    def write(self, text: str) -> int:
+        """Return the number of characters, as if they had been written."""
+        return len(text)
+
+
 def leave_standard_output(reason: str) -> None:
-    """Let further lines go nowhere, where they cannot fail, and say so on standard error."""
-    sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    """Let the job's output go nowhere, where it cannot fail, and say so on standard error."""
+    sys.stdout = Discarded()
     with suppress(OSError):  # it may have lost the same reader
-        complain(f"submit: the job's output is not shown any more ({reason}), but the job is followed to its end")
+        complain(f"submit: standard output takes nothing any more ({reason}): a job's output is not shown from here on")

@@ -40,6 +40,7 @@ try:
         POLL_SECONDS,
         REQUEST_FAILURES,
         Client,
+        Discarded,
         Log,
         UnknownJobError,
         follow,
@@ -261,11 +262,14 @@ def _git(project: Path, *words: str) -> str:
 
 
 def tell(text: str) -> None:
-    """Print lines for the user; once standard output takes nothing any more, go on without it."""
+    """Print lines for the user, once standard output takes nothing any more on standard error."""
     try:
         say_in_columns(text)
     except OSError as error:
         leave_standard_output(error.strerror or type(error).__name__)
+    if isinstance(sys.stdout, Discarded):
+        with contextlib.suppress(OSError):  # it may have lost the same reader
+            complain(text)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import codecs
 import io
 import pickle
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,8 @@ ASSUMED_PIXELS = (
     "with another normalisation, see docs/training.md#given-weights"
 )
 LOOKED_AT_BYTES = 1024
+# The views' scales are 8/7 to 11/7 of a network's input.
+CROP_STEP_PX = 7
 TAR_MAGIC, TAR_MAGIC_AT = b"ustar", 257
 TORCHVISION_BRANCHES = {
     "branch1": "conv_1x1",
@@ -176,27 +179,38 @@ def save_weights(path: str | Path, model: GoogLeNet, preprocessing: Preprocessin
         path: a file to write, ``.safetensors``.
         model: the network.
         preprocessing: preprocessing that its weights were trained with.
-        extra: what else the file is to tell, such as ``classes`` and ``crop_px``, which Ensemble.load needs; JSON.
+        extra: what else the file is to tell, as JSON. Ensemble.load needs ``classes``, the names of the outputs in
+            their order, and ``crop_px``, the side of the input, a multiple of 7.
 
     Raises:
-        ValueError: ``path`` has another suffix, there are not as many classes as outputs, ``crop_px`` is no whole
-            number, or ``extra`` has a key that describes the network itself.
+        ValueError: ``path`` has another suffix, ``classes`` are not as many different names as there are outputs,
+            ``crop_px`` is no such number, or ``extra`` has a key that describes the network itself.
         WeightsError: the network could not be loaded again, since a layer was replaced or holds values that are not
             finite.
     """
     file = local_path(path)
     if file.suffix != OWN_SUFFIX:
         raise ValueError(f"{path}: weights are saved as {OWN_SUFFIX}")
+    classes, crop_px = extra.get("classes"), extra.get("crop_px")
+    if crop_px is not None and (type(crop_px) is not int or crop_px < 1 or crop_px % CROP_STEP_PX):
+        raise ValueError(f"{path}: crop_px must be a whole number, a multiple of {CROP_STEP_PX}, got {crop_px!r}")
+    if classes is not None:
+        _check_classes(classes, path)
     data = to_safetensors(model, model.state_dict(), preprocessing, **extra)
-    outputs, classes = read_safetensors(data).build().model.num_classes, extra.get("classes")
+    outputs = read_safetensors(data).build().model.num_classes
     if classes is not None and len(classes) != outputs:
         raise ValueError(
             f"{path}: {outputs:,} outputs, but {len(classes):,} names of classes: each needs one, in their order"
         )
-    crop_px = extra.get("crop_px", 1)
-    if type(crop_px) is not int or crop_px < 1:
-        raise ValueError(f"{path}: crop_px must be a whole number of pixels, got {crop_px!r}")
     file.write_bytes(data)
+
+
+def _check_classes(classes: object, path: str | Path) -> None:
+    """Refuse classes that name no output: torchvision's ``class_to_idx``, numbers, an array, a name twice."""
+    if not (isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)):
+        raise ValueError(f"{path}: classes must be a list of names in the order of the outputs, got {classes!r:.80}")
+    if doubled := [name for name, number in Counter(classes).items() if number > 1]:
+        raise ValueError(f"{path}: the class {doubled[0]!r} is there more than once: outputs need different names")
 
 
 def local_path(path: str | Path) -> Path:

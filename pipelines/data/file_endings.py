@@ -62,6 +62,11 @@ def is_compressed(name: str) -> bool:
     return COMPRESSED.search(name) is not None
 
 
+def is_further_part(name: str) -> bool:
+    """Return whether a file is a part of an archive that is unpacked by another one: pets.z01 of pets.zip."""
+    return ending(name)[:1] in ("r", "z") and ending(name)[1:].isdigit()
+
+
 def without_ending_of_archive(name: str) -> str:
     """Return the name that an archive's folder would have: ``St. Bernard`` of ``St. Bernard.tar.gz``."""
     return COMPRESSED.sub("", name) if is_compressed(name) else name.rpartition(".")[0]

@@ -4,7 +4,7 @@
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 
 from pipelines.data.file_endings import is_picture
 from pipelines.data.split_names import TEST, TRAIN, VAL, split_of_folder
@@ -47,8 +47,9 @@ def _folders_in(files: Iterable[str], classes: Collection[str]) -> dict[str, set
 def _refuse_splits_among(classes: Mapping[str, Collection[str]], parent: str, root: Storage) -> None:
     """Refuse classes that are called like splits, and have the other classes, or the same ones, in them."""
     splits = {name: split for name, inside in classes.items() if inside and (split := split_of_folder(name))}
-    nested = [name for name in splits if _are_classes(classes[name], classes.keys() - {name})]
-    training = {folder for name in splits if splits[name] == TRAIN for folder in classes[name]}
+    known = _in_lower_case(classes)
+    nested = [name for name in splits if _are_classes(classes[name], known, besides=name)]
+    training = _in_lower_case(folder for name in splits if splits[name] == TRAIN for folder in classes[name])
     others = [name for name in splits if splits[name] != TRAIN and _are_classes(classes[name], training)]
     if nested or others:
         shown = nested or [name for name in splits if splits[name] == TRAIN or name in others]
@@ -59,16 +60,25 @@ def _refuse_splits_among(classes: Mapping[str, Collection[str]], parent: str, ro
         )
 
 
-def _are_classes(inside: Collection[str], classes: Collection[str]) -> bool:
-    """Return whether several folders in a class are called like other classes, and at least half of them are."""
-    shared = {*inside}.intersection(classes)
+def _in_lower_case(names: Iterable[str]) -> set[str]:
+    return {name.lower() for name in names}
+
+
+def _are_classes(inside: Collection[str], classes: Set[str], besides: str = "") -> bool:
+    """Return whether several folders in a class are called like other classes, and at least half of them are.
+
+    ``classes`` are in lower case, with or without the class itself, ``besides``. Their number, up to some 100,000,
+    takes no time here.
+    """
+    shared = (_in_lower_case(inside) & classes) - {besides.lower()}
     return len(shared) > 1 and 2 * len(shared) >= len(inside)
 
 
 def _tell_copies_of_classes(classes: Mapping[str, Collection[str]], parent: str) -> None:
     """Name classes that have other classes in them: data sets that are unpacked, or published, twice."""
-    if copies := [name for name, inside in classes.items() if _are_classes(inside, classes.keys() - {name})]:
-        shared = sorted({*classes[copies[0]]}.intersection(classes))
+    known = _in_lower_case(classes)
+    if copies := [name for name, inside in classes.items() if _are_classes(inside, known, besides=name)]:
+        shared = sorted(folder for folder in classes[copies[0]] if folder.lower() in known)
         say(
             f"data: classes with folders that are named like other classes ({some(shared, 3)}): "
             f"{_listed(copies, parent)}; if that is a copy or a split of the data set, move it elsewhere"

@@ -21,8 +21,11 @@ KINDS_IN_WORDS = {"groundtruth", "segmentationclas", "segmentationobject"}  # wi
 PHOTOGRAPHS = {"image", "img", "photo", "picture", "original", "rgb"}
 # What labels are besides: depth/ beside rgb/. A class may well be called so.
 LABELS = KINDS_OF_FILES - PHOTOGRAPHS | {"depth"}
-# Words that say so whatever other words are in a name: ILSVRC2012_bbox_val_v3.tgz.
-OF_LABELS = {"label", "annotation", "bbox", "gt"}
+# Words that say so, or that no picture is in it, whatever other words are in a name: ILSVRC2012_bbox_val_v3.tgz.
+OF_LABELS = {
+    "label", "annotation", "bbox", "gt", "caption", "keypoint", "instance", "attribute", "metadata", "feature",
+    "embedding", "cache",
+}  # fmt: skip
 # The name of a mask that lies beside its picture: benign (1)_mask.png, 7.gt.png.
 _MASK = re.compile(r"[ _.-](?:masks?|labels?|annotations?|segmentations?|seg|gt|depth)(?:[ _-]?\d+)?$", re.IGNORECASE)
 FORMATS = {"jpeg", "jpg", "png", "tif", "tiff"}
@@ -143,7 +146,7 @@ def are_kinds_of_files(folders: Collection[str]) -> bool:
 
 
 def has_word_for_labels(name: str) -> bool:
-    """Return whether a name has a word for labels of pictures, whatever its other words: coco_annotations_val."""
+    """Return whether a name has a word for what is told of pictures, whatever its other words: coco_annotations_val."""
     return not OF_LABELS.isdisjoint(_singular(name))
 
 

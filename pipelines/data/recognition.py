@@ -15,7 +15,7 @@ from pipelines.data.class_folders import (
     listed,
     recognise_class_folders,
 )
-from pipelines.data.file_endings import is_compressed, is_picture
+from pipelines.data.file_endings import is_compressed, is_further_part, is_picture
 from pipelines.data.file_names import original
 from pipelines.data.folder_tree import Tree
 from pipelines.data.imagenet import ARCHIVES
@@ -121,6 +121,6 @@ def _no_images(files: Sequence[str], root: Storage) -> UserError:
     """Return the error for a folder in which no picture lies in a folder."""
     if images := sum(is_picture(name) for name in files):
         return FlatFolderError(f"no class folders in {root}: {lie(images)} directly in it", advice_on_labels(files))
-    if packed := next((name for name in files if is_compressed(name)), None):
-        return UserError(f"no images in {root}: unpack {packed} first")
+    if packed := sorted(filter(is_compressed, files), key=is_further_part):
+        return UserError(f"no images in {root}: unpack {packed[0]} first")
     return UserError(f"no images in {root}: {advice_on_nothing(files)}; {EXPECTED}")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pipelines.data import embedded_dataset
 from pipelines.data.advice import advice_on_file
-from pipelines.data.class_folders import FlatFolderError, listed
+from pipelines.data.class_folders import FlatFolderError
 from pipelines.data.file_endings import (
     CONTAINERS,
     ending,
@@ -193,12 +193,14 @@ def _splits_to_train_on(layout: Layout, tree: Tree) -> tuple[str, ...]:
         top = {name.partition("/")[0] for name in tree.files if "/" in name} | {*tree.empty_folders}
         empty = {name for name in top if "/" not in name and split_of_folder(name) == VAL}
         packed = _packed_or_away(tree, beside_classes=UNSPLIT in layout.parts)
-        if folders := empty | {*packed.values()}:
-            names = some(sorted(packed))
+        if empty or packed:
+            archives, folders = some(sorted(packed)), some([f"{name}/" for name in sorted(empty)])
+            missing = f"there are no images in {folders}: add the validation images"
+            doubt = f"{archives} may hold the validation images: add them"
             raise UserError(
-                f"there are no images in {listed(sorted(folders))}: add the validation images (unpack "
-                f"{names or 'them'}, or fix a link), or remove {names or 'it'} from here to have part of each "
-                "training class held out for validation"
+                f"{missing if empty else doubt} (unpack {archives or 'them'}, or fix a link), or remove "
+                f"{' and '.join(filter(None, [archives, folders]))} from here to have part of each training class held "
+                "out for validation"
             )
     return tuple(split for split in layout.parts if split != TEST)
 

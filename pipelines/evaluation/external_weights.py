@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from googlenet.network.weights import StoredNetwork
 
 WORDNET_ID = re.compile(r"n\d{8}")
-SAVE_AGAIN = "save it again with googlenet.save_weights(..., classes=[...], crop_px=224)"
+SAVE_AGAIN = "save it again with googlenet.save_weights(..., classes=[...], crop_px=SIDE_OF_THE_INPUT)"
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,8 @@ def test_output_that_nobody_reads_is_asked_for_once(
     details = follow(cluster, "job", Log())  # type: ignore[arg-type]
     assert details is not None
     assert len(cluster._streams) == 8
-    assert "not shown any more (Broken pipe), but the job is followed to its end" in capsys.readouterr().err
-    say("submit: attempt 1 of 3 ended with 75")  # as before the next attempt; it goes nowhere, and does not fail
+    assert "takes nothing any more (Broken pipe): a job's output is not shown from here" in capsys.readouterr().err
+    say("größe")  # of the next attempt; it goes nowhere, and does not fail
 
 
 def test_a_slow_reader_gets_all_of_it_through_a_pipe_that_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:

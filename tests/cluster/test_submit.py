@@ -268,7 +268,18 @@ def test_a_job_is_submitted_and_followed_though_nobody_reads_the_lines_about_it(
     monkeypatch.setattr(sys, "stdout", WithoutReader())
     assert main(parse(words(project, head)), submit.tell) == 0
     assert head.submitted == 2
-    assert capsys.readouterr().err.count("not shown any more (Broken pipe), but the job is followed to its end") == 1
+    said = capsys.readouterr().err
+    assert said.count("takes nothing any more (Broken pipe): a job's output is not shown from here on") == 1
+    assert said.index("submit: connecting to the cluster at") < said.index("submit: attempt 1 of 3 ended with 1; retry")
+
+
+def test_an_error_is_told_though_nobody_reads_standard_output(
+    project: Path, head: Dashboard, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head.address = "http://127.0.0.1:1"
+    monkeypatch.setattr(sys, "stdout", WithoutReader())
+    assert main(parse([*words(project, head), "--wait-seconds", "0"]), submit.tell) == submit.LOST_EXIT_CODE
+    assert "\nerror: no answer from http://127.0.0.1:1" in capsys.readouterr().err
 
 
 def test_the_commit_of_a_repository_around_an_unpacked_project_is_not_its_own(project: Path) -> None:

@@ -1,9 +1,11 @@
 """Weights in safetensors files."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -43,9 +45,14 @@ def test_what_could_not_be_loaded_again_is_not_saved(tmp_path: Path) -> None:
         save_weights(tmp_path / "mine.pth", model, CAFFE_PREPROCESSING)
     with pytest.raises(ValueError, match=r"mine\.safetensors: 3 outputs, but 2 names of classes"):
         save_weights(tmp_path / "mine.safetensors", model, CAFFE_PREPROCESSING, classes=["a", "b"])
-    for crop_px in (42.0, 0, "42"):
-        with pytest.raises(ValueError, match=f"crop_px must be a whole number of pixels, got {crop_px!r}"):
+    for crop_px in (42.0, 0, "42", 50, np.int64(56)):
+        with pytest.raises(ValueError, match=re.escape(f"must be a whole number, a multiple of 7, got {crop_px!r}")):
             save_weights(tmp_path / "mine.safetensors", model, CAFFE_PREPROCESSING, crop_px=crop_px)
+    for classes in ("abc", [0, 1, 2], {"c": 2, "a": 0, "b": 1}, np.array(["a", "b", "c"]), 3):
+        with pytest.raises(ValueError, match=re.escape("classes must be a list of names in the order of the outputs")):
+            save_weights(tmp_path / "mine.safetensors", model, CAFFE_PREPROCESSING, classes=classes)
+    with pytest.raises(ValueError, match="the class 'a' is there more than once"):
+        save_weights(tmp_path / "mine.safetensors", model, CAFFE_PREPROCESSING, classes=["a", "b", "a"])
     for key, value in (("lrn", "google"), ("width", 0.25)):  # with the first, it would be loaded as another network
         with pytest.raises(ValueError, match=f"{key}: the network says this itself"):
             save_weights(tmp_path / "mine.safetensors", model, CAFFE_PREPROCESSING, **{key: value})

@@ -137,7 +137,10 @@ def test_masks_beside_images_in_a_class_are_counted(
 def test_validation_images_that_are_packed_in_any_way_are_missed(tmp_path: Path, packed: str) -> None:
     made(tmp_path, "train/cat", "train/dog")
     (tmp_path / packed).write_bytes(b"x")
-    with pytest.raises(UserError, match="there are no images in val/: add the validation images"):
+    with pytest.raises(UserError, match=f"{re.escape(packed)} may hold the validation images: add them .unpack"):
+        images_to_train_on(str(tmp_path), 10, 0)
+    (tmp_path / "val").mkdir()  # unpacked to nothing: the way out must name both
+    with pytest.raises(UserError, match=rf"no images in val/: .*, or remove {re.escape(packed)} and val/ from here"):
         images_to_train_on(str(tmp_path), 10, 0)
 
 

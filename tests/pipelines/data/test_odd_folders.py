@@ -60,6 +60,11 @@ def test_a_split_in_a_split_is_no_class(tmp_path: Path, folders: list[str], nest
         images_to_train_on(str(made(tmp_path, *classes_of(*folders))), 10, 0)
 
 
+def test_a_split_in_a_split_is_no_class_though_its_classes_are_written_otherwise(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train has cat, dog in validation/: folders of such names"):
+        images_to_train_on(str(made(tmp_path, "train/Cat", "train/Dog", *classes_of("train/validation"))), 10, 0)
+
+
 def test_a_test_folder_that_is_there_twice_stops_no_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,7 +171,7 @@ def test_masks_that_lie_beside_their_pictures_are_counted(
 )
 def test_packed_validation_images_are_missed_by_their_file(tmp_path: Path, packed: str, folder: str) -> None:
     written(made(tmp_path, *classes_of("train")), packed)
-    message = f"no images in {folder}/: add the validation images (unpack {packed}, or fix a link), or remove {packed}"
+    message = f"{packed} may hold the validation images: add them (unpack {packed}, or fix a link), or remove {packed}"
     with pytest.raises(UserError, match=re.escape(message)):
         images_to_train_on(str(tmp_path), 10, 0)
 
@@ -176,6 +181,8 @@ def test_packed_validation_images_are_missed_by_their_file(tmp_path: Path, packe
     [
         *("val.lst", "val.cache", "val.csv.gz", "val.geojson", "val_labels.zip", "dev-tools.zip", "a.val.b.zip"),
         *("validation_tools.zip", "train_val.zip", "ILSVRC2012_bbox_val_v3.tgz", "coco_annotations_val2017.zip"),
+        *("captions_val.zip", "person_keypoints_val2017.zip", "features_val.zip", "attributes_val.tgz"),
+        *("caches-val.tar.gz", "instances_val2017.zip", "val_embeddings.tar"),
     ],
 )
 def test_lists_and_labels_of_validation_images_are_no_packed_ones(tmp_path: Path, beside: str) -> None:
@@ -199,7 +206,7 @@ def test_the_archive_that_classes_may_have_been_unpacked_from_may_stay_beside_th
 
 def test_a_part_of_packed_validation_images_is_missed_beside_classes_too(tmp_path: Path) -> None:
     written(made(tmp_path, "cat", "dog"), "val-20240101T000000Z-001.zip")
-    with pytest.raises(UserError, match="no images in val/: add the validation images"):
+    with pytest.raises(UserError, match=r"-001\.zip may hold the validation images: add them"):
         images_to_train_on(str(tmp_path), 10, 0)
 
 

@@ -251,6 +251,8 @@ def test_numbers_of_a_camera_are_not_taken_for_classes_in_names() -> None:
         ("split1/cat/1.jpg split1/dog/1.jpg split2/cat/1.jpg split2/dog/1.jpg", "suggest parts of a data set"),
         ("set1/1.jpg set2/1.jpg", "has set1/, set2/, whose names suggest parts of a data set"),
         ("photos.zip", r"unpack photos\.zip first"),
+        ("photos.z01 photos.z02 photos.zip", r"unpack photos\.zip first"),
+        ("photos.r00 photos.rar", r"unpack photos\.rar first"),
         ("notes.txt docs/notes.txt", r"no images in /data: it has files of other kinds \(2 txt\); expected"),
         ("", "no images in /data: it is empty; expected"),
         ("train/data-00000.arrow dataset_dict.json", r"other kinds \(1 arrow, 1 json\)"),
