@@ -54,10 +54,17 @@ class OutputLostError(Exception):
 
 @dataclass
 class Log:
-    """How many characters of a job's output have been printed, and how many came, some of them more than once."""
+    """A job's output so far.
+
+    Attributes:
+        printed: characters that have been printed.
+        received: characters that came, some of them more than once.
+        writing: whether the reader of standard output is waited for.
+    """
 
     printed: int = 0
     received: int = 0
+    writing: bool = False
 
 
 def follow(client: Client, job: str, log: Log) -> JobDetails | None:
@@ -118,9 +125,9 @@ def _printing(client: Client, job: str, log: Log) -> Iterator[threading.Thread]:
 
 
 def _wait_for_last_lines(printing: threading.Thread, log: Log) -> None:
-    """Wait as long as output comes: after a lost connection it is sent again from its beginning."""
+    """Wait as long as output comes, or waits for its reader: after a lost connection it is sent from its beginning."""
     before = -1
-    while printing.is_alive() and log.received != before:
+    while printing.is_alive() and (log.writing or log.received != before):
         before = log.received
         printing.join(LAST_LINES_SECONDS)
 
@@ -136,7 +143,9 @@ async def _print_logs(client: Client, job: str, log: Log) -> None:
                 log.received += len(text)
                 if new:
                     log.printed = max(log.printed, sent)
+                    log.writing = True
                     _show(new)
+                    log.writing = False
         except (OSError, RuntimeError, aiohttp.ClientError):
             pass
         else:
@@ -165,9 +174,11 @@ def prepare_standard_output() -> None:
 
     Some parent processes leave it in a state in which a full pipe is an error, and the text that it refuses is lost.
     """
+    if sys.stdout is None:  # closed by the shell
+        sys.stdout = Discarded()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    with suppress(OSError):  # closed, or no file: nothing would wait there
+    with suppress(OSError):  # no file: nothing would wait there
         os.set_blocking(sys.stdout.fileno(), True)
 
 

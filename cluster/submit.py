@@ -262,7 +262,7 @@ def _git(project: Path, *words: str) -> str:
 
 
 def tell(text: str) -> None:
-    """Print lines for the user, once standard output takes nothing any more on standard error."""
+    """Print lines for the user; on standard error, once standard output takes nothing any more."""
     try:
         say_in_columns(text)
     except OSError as error:

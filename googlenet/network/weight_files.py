@@ -191,6 +191,7 @@ def save_weights(path: str | Path, model: GoogLeNet, preprocessing: Preprocessin
     file = local_path(path)
     if file.suffix != OWN_SUFFIX:
         raise ValueError(f"{path}: weights are saved as {OWN_SUFFIX}")
+    extra = {key: value for key, value in extra.items() if value is not None}
     classes, crop_px = extra.get("classes"), extra.get("crop_px")
     if crop_px is not None and (type(crop_px) is not int or crop_px < 1 or crop_px % CROP_STEP_PX):
         raise ValueError(f"{path}: crop_px must be a whole number, a multiple of {CROP_STEP_PX}, got {crop_px!r}")

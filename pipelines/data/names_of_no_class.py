@@ -21,7 +21,7 @@ KINDS_IN_WORDS = {"groundtruth", "segmentationclas", "segmentationobject"}  # wi
 PHOTOGRAPHS = {"image", "img", "photo", "picture", "original", "rgb"}
 # What labels are besides: depth/ beside rgb/. A class may well be called so.
 LABELS = KINDS_OF_FILES - PHOTOGRAPHS | {"depth"}
-# Words that say so, or that no picture is in it, whatever other words are in a name: ILSVRC2012_bbox_val_v3.tgz.
+# Words that say so, or that no picture is in it, whatever words come before them: ILSVRC2012_bbox_val_v3.tgz.
 OF_LABELS = {
     "label", "annotation", "bbox", "gt", "caption", "keypoint", "instance", "attribute", "metadata", "feature",
     "embedding", "cache",
@@ -146,8 +146,12 @@ def are_kinds_of_files(folders: Collection[str]) -> bool:
 
 
 def has_word_for_labels(name: str) -> bool:
-    """Return whether a name has a word for what is told of pictures, whatever its other words: coco_annotations_val."""
-    return not OF_LABELS.isdisjoint(_singular(name))
+    """Return whether a name has a word for what is told of pictures, and does not end as pictures' own.
+
+    ``coco_annotations_val`` does, ``instance_images_val`` does not.
+    """
+    words = _words_of_kind(name)
+    return not OF_LABELS.isdisjoint(words) and words[-1] not in PHOTOGRAPHS
 
 
 def are_photographs(name: str) -> bool:

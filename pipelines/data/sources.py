@@ -212,7 +212,8 @@ def _packed_or_away(tree: Tree, *, beside_classes: bool) -> dict[str, str]:
     the class ``valid_tickets``, has been unpacked to it. ``beside_classes`` says that classes are in no ``train``: they
     may have been unpacked from ``pets-val.zip``.
     """
-    unpacked = {name.partition("/")[0] for name in tree.files if "/" in name}
+    folders_with_files = {name.partition("/")[0] for name in tree.files if "/" in name}
+    unpacked = {name for name in folders_with_files if split_of_folder(name) != VAL}  # val/ has no images
     files = [name for name in tree.files if "/" not in name and name.partition(".")[0] not in unpacked]
     own_names = {name: name for name in files}
     in_icloud = (name for name in tree.litter if name.endswith(ICLOUD) and "/" not in name)

@@ -90,15 +90,22 @@ def test_output_that_nobody_reads_is_asked_for_once(
 
 def test_a_slow_reader_gets_all_of_it_through_a_pipe_that_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "a line that is longer than nothing\n" * 10_000  # more than a pipe holds
+    monkeypatch.setattr(following, "LAST_LINES_SECONDS", 0.1)
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     with os.fdopen(read_end) as reader, os.fdopen(write_end, "w") as writer, ThreadPoolExecutor() as threads:
         monkeypatch.setattr(sys, "stdout", writer)
         prepare_standard_output()
         following_it = threads.submit(follow, Cluster([[text]], seconds_between=0.0), "job", Log())  # type: ignore[arg-type]
-        time.sleep(0.2)
+        time.sleep(0.5)  # longer than output may stop coming after the job's end
         assert reader.read(len(text)) == text
         assert following_it.result() is not None
+
+
+def test_a_standard_output_that_the_shell_has_closed_takes_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    prepare_standard_output()
+    assert follow(Cluster([["one\n"]], seconds_between=0.0), "job", Log()) is not None  # type: ignore[arg-type]
 
 
 def test_output_that_a_terminal_cannot_show_comes_as_escapes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,8 @@ def test_validation_images_that_are_packed_in_any_way_are_missed(tmp_path: Path,
     (tmp_path / packed).write_bytes(b"x")
     with pytest.raises(UserError, match=f"{re.escape(packed)} may hold the validation images: add them .unpack"):
         images_to_train_on(str(tmp_path), 10, 0)
-    (tmp_path / "val").mkdir()  # unpacked to nothing: the way out must name both
+    (tmp_path / "val").mkdir()  # no images in it: the way out must name both
+    (tmp_path / "val/readme.txt").write_bytes(b"x")
     with pytest.raises(UserError, match=rf"no images in val/: .*, or remove {re.escape(packed)} and val/ from here"):
         images_to_train_on(str(tmp_path), 10, 0)
 

@@ -167,6 +167,7 @@ def test_masks_that_lie_beside_their_pictures_are_counted(
         ("val.tfrec", "val"),
         ("pets_val_images.zip", "val"),
         ("val_images_part1.zip", "val"),
+        ("instance_images_val.zip", "val"),
     ],
 )
 def test_packed_validation_images_are_missed_by_their_file(tmp_path: Path, packed: str, folder: str) -> None:
