@@ -36,7 +36,7 @@ def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
     loaded, images = load_weights(path), torch.randn(2, 3, 64, 64)
     assert loaded.preprocessing == CAFFE_PREPROCESSING
     assert torch.equal(loaded.model(images).logits, model(images).logits)
-    assert read_safetensors(path.read_bytes()).extra == {"classes": ["a", "b", "c"]}
+    assert read_safetensors(path.read_bytes()).extra == {"classes": ["a", "b", "c"], "num_classes": 3}
 
 
 def test_what_could_not_be_loaded_again_is_not_saved(tmp_path: Path) -> None:
